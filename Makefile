@@ -1,0 +1,63 @@
+# Every target installs what it needs into .venv from a hash-pinned lock. `make help` lists them.
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+IMAGE ?= raftkv:dev
+NODES ?= 3
+SEEDS ?= 200
+RUN_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format e2e image bench simulate mutants manifests lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1\t/' | expand -t 20
+
+$(STAMP): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "RaftKV needs Python 3.11 or later; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(STAMP) ## a three-node cluster on loopback; Ctrl-C stops it
+	@$(BIN)/raftkv local --nodes $(NODES) $(RUN_ARGS)
+
+test: lint ## everything that needs no cluster
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e" tests
+
+lint: $(STAMP) ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP) ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+simulate: $(STAMP) ## the long simulation: SEEDS=200 seeds of 20,000 events
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+mutants: $(STAMP) ## seeded bugs that the simulation must find
+	$(BIN)/python -m tests.simulation.mutants
+
+e2e: $(STAMP) ## the main job on a real Kubernetes: KUBECONFIG's, or a kind cluster of its own
+	$(BIN)/python -m tests.e2e
+
+image: ## build the container image
+	docker build -t $(IMAGE) .
+
+bench: $(STAMP) ## side by side with etcd
+	$(BIN)/python -m benchmarks
+
+manifests: $(STAMP) ## render manifests/install.yaml from the chart
+	$(BIN)/python -m tests.operator.render_manifests --write
+
+lock: ## resolve requirements/*.in anew (needs uv)
+	cd requirements && for name in runtime dev; do \
+	  uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-emit-index-url $$name.in -o $$name.lock; done
+
+clean: ## remove what make made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build node/*.egg-info

@@ -1,0 +1,143 @@
+"""What a client may ask of the state machine, and what it answers: values with one encoding.
+
+A command is encoded once, by the node that received the request; the same bytes go to the
+leader, the write-ahead log, the peers and apply (node design, rule 27). Apply depends on nothing
+but these bytes and the state, so every limit that apply must enforce is inside the command
+(rule 19).
+
+An entry's data is a *batch*: the commands that one turn of the leader's loop gathered, in order.
+Each keeps its own outcome and its own revision; the batch only amortises the cost of an entry.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+
+class Condition(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A precondition on the addressed key, from If-Match and If-None-Match.
+
+    Exactly one of the forms is set: ``revisions`` (the key's mod revision is one of these),
+    ``exists`` True (If-Match: *) or ``exists`` False (If-None-Match: *).
+    """
+
+    revisions: tuple[int, ...] | None = None
+    exists: bool | None = None
+
+
+class Put(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """Store ``value`` under ``key``."""
+
+    key: bytes
+    value: bytes
+    condition: Condition | None = None
+
+
+class Delete(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
+    """Remove ``key``; removing a missing key is no error and takes no revision."""
+
+    key: bytes
+    condition: Condition | None = None
+
+
+class Append(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+    """Append ``suffix`` to the value of ``key``, creating it; `TooLarge` beyond the limit."""
+
+    key: bytes
+    suffix: bytes
+    value_bytes_max: int
+    condition: Condition | None = None
+
+
+Command = Put | Delete | Append
+
+
+class Written(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """The key was stored; ``revision`` is the store's and the key's new revision."""
+
+    revision: int
+    version: int  # how often the key was written since it was created; 1 when created
+
+    @property
+    def created(self) -> bool:
+        """Whether the key did not exist before."""
+        return self.version == 1
+
+
+class Deleted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
+    """``count`` keys were removed; ``revision`` is the store's after the command."""
+
+    revision: int
+    count: int
+
+
+class ConditionFailed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+    """Nothing changed. ``mod_revision`` is the key's present one, 0 if it does not exist."""
+
+    revision: int
+    mod_revision: int
+
+
+class TooLarge(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """Nothing changed: the value would have had ``value_bytes``, more than the limit."""
+
+    revision: int
+    value_bytes: int
+
+
+Outcome = Written | Deleted | ConditionFailed | TooLarge
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A key and all that is known of it."""
+
+    key: bytes
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease: int = 0
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_COMMAND_DECODER: Final = msgspec.msgpack.Decoder(Command)
+_BATCH_DECODER: Final = msgspec.msgpack.Decoder(tuple[Command, ...])
+_OUTCOME_DECODER: Final = msgspec.msgpack.Decoder(Outcome)
+
+
+def encode_command(command: Command) -> bytes:
+    """The bytes of one command, as they go into a batch and to the leader."""
+    return _ENCODER.encode(command)
+
+
+def decode_command(data: bytes) -> Command:
+    """Inverse of `encode_command`. Raises ``msgspec.DecodeError`` on anything else."""
+    return _COMMAND_DECODER.decode(data)
+
+
+def join_batch(commands: Sequence[bytes]) -> bytes:
+    """An entry's data from encoded commands, without encoding any of them again."""
+    count = len(commands)
+    if count < 16:
+        header = bytes((0x90 | count,))  # msgpack fixarray
+    elif count < 1 << 16:
+        header = b"\xdc" + count.to_bytes(2, "big")  # msgpack array 16
+    else:
+        raise ValueError(f"a batch holds at most 65535 commands, not {count}")
+    return header + b"".join(commands)
+
+
+def decode_batch(data: bytes) -> tuple[Command, ...]:
+    """Inverse of `join_batch`. Raises ``msgspec.DecodeError`` on anything else."""
+    return _BATCH_DECODER.decode(data)
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """The bytes of an outcome, for the peer that forwarded the command."""
+    return _ENCODER.encode(outcome)
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    """Inverse of `encode_outcome`. Raises ``msgspec.DecodeError`` on anything else."""
+    return _OUTCOME_DECODER.decode(data)
