@@ -1,0 +1,80 @@
+"""What a node says of itself: plain values for `/v1/status`, `/v1/cluster`, probes and metrics.
+
+Made by `raftkv.node.node.Node`, rendered by the server. Reading them changes nothing.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from raftkv.raft.messages import NodeId
+
+
+class State(StrEnum):
+    """Where the node is in its life (API contract, `/v1/status`)."""
+
+    UNINITIALISED = "uninitialised"  # an empty volume: waits for bootstrap or to be added
+    JOINING = "joining"  # knows its cluster, has not yet caught up since it started
+    RUNNING = "running"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class MemberStatus(msgspec.Struct, frozen=True):
+    """One member of the configuration, as this node sees it; only a leader knows the lag."""
+
+    id: NodeId
+    name: str
+    peer_url: str
+    client_url: str
+    role: str  # "leader", "follower", "learner"
+    voter: bool
+    match_index: int | None  # None: not known here
+    lag_entries: int | None  # leader's last index minus match; None: not known here
+    last_contact_seconds: float | None  # since the member last answered this leader
+    rtt_seconds: float | None  # of the last quorum round
+    healthy: bool | None  # answered within an election timeout; None: not known here
+
+
+class Status(msgspec.Struct, frozen=True):
+    """This node."""
+
+    name: str
+    member_id: NodeId
+    cluster_id: str | None
+    state: State
+    role: str  # "leader", "follower", "pre_candidate", "candidate", "learner"
+    term: int
+    leader: NodeId | None
+    leader_name: str | None
+    commit_index: int
+    applied_index: int
+    first_log_index: int
+    last_log_index: int
+    durable_index: int
+    revision: int
+    db_bytes: int
+    keys: int
+    pending_requests: int
+    is_voter: bool
+    caught_up: bool  # applied what was committed when it last heard of a leader after starting
+    seconds_since_leader: float | None  # None: has not known one since it started
+    is_transferring: bool  # a leadership transfer away from this node is under way
+    version: str
+
+
+class ClusterStatus(msgspec.Struct, frozen=True):
+    """The configuration and its members, as this node sees them."""
+
+    cluster_id: str | None
+    leader: NodeId | None
+    leader_name: str | None
+    term: int
+    config_index: int
+    voters: tuple[NodeId, ...]
+    learners: tuple[NodeId, ...]
+    voters_outgoing: tuple[NodeId, ...]  # not empty: joint
+    members: tuple[MemberStatus, ...]
+    fault_tolerance: int | None  # voters that may still be lost; None: no leader known here
+    state_hash: str  # hex chain hash of the state machine ...
+    state_hash_index: int  # ... after applying this index

@@ -1,0 +1,59 @@
+"""What the HTTP layer may ask of the node: implemented by `raftkv.server.driver.Driver`.
+
+The layer above never sees the node class, a socket or a disk. All calls are made on the event
+loop's thread. A cancelled call tells the node that the client has gone.
+"""
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from raftkv.kv.commands import Outcome
+from raftkv.node.events import Bootstrapped, Consistency, Drained, Failure, Query, ReadResult
+from raftkv.node.status import ClusterStatus, Status
+from raftkv.raft.messages import Member, NodeId
+
+
+class DriverApi(Protocol):
+    """A running node, as its HTTP listeners see it."""
+
+    def write(self, command: bytes, timeout_seconds: float) -> Awaitable[Outcome | Failure]:
+        """Apply an encoded command through the log, here or on the leader."""
+        ...
+
+    def read(
+        self,
+        query: Query,
+        consistency: Consistency,
+        min_revision: int,
+        timeout_seconds: float,
+    ) -> Awaitable[ReadResult | Failure]:
+        """Answer a query at the promised consistency."""
+        ...
+
+    def bootstrap(
+        self, cluster_id: str, members: tuple[Member, ...]
+    ) -> Awaitable[Bootstrapped | Failure]:
+        """Found a cluster on this node."""
+        ...
+
+    def drain(
+        self, *, draining: bool, avoid: tuple[NodeId, ...] = ()
+    ) -> Awaitable[Drained | Failure]:
+        """Start or undo the drain."""
+        ...
+
+    def status(self) -> Status:
+        """This node, now."""
+        ...
+
+    def cluster(self) -> ClusterStatus:
+        """The configuration and its members, now."""
+        ...
+
+    def client_url_of(self, member: NodeId) -> str | None:
+        """The advertised client URL of a member, for redirects; None if it is not known."""
+        ...
+
+    def is_stuck(self) -> str | None:
+        """Why `/livez` must fail (loop or disk operation stuck for 30 s), or None."""
+        ...
