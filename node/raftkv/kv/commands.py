@@ -101,9 +101,11 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_COMMAND_DECODER: Final = msgspec.msgpack.Decoder(Command)
-_BATCH_DECODER: Final = msgspec.msgpack.Decoder(tuple[Command, ...])
-_OUTCOME_DECODER: Final = msgspec.msgpack.Decoder(Outcome)
+_COMMAND_DECODER: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Decoder(Command)
+_BATCH_DECODER: Final[msgspec.msgpack.Decoder[tuple[Command, ...]]] = msgspec.msgpack.Decoder(
+    tuple[Command, ...]
+)
+_OUTCOME_DECODER: Final[msgspec.msgpack.Decoder[Outcome]] = msgspec.msgpack.Decoder(Outcome)
 
 
 def encode_command(command: Command) -> bytes:

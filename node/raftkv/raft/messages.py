@@ -11,7 +11,6 @@ positions and never reused (reference: Raft thesis 3.8 and the amnesia bugs it w
 """
 
 from enum import IntEnum
-from typing import NamedTuple
 
 import msgspec
 
@@ -21,8 +20,8 @@ Term = int
 NodeId = int
 
 
-class EntryId(NamedTuple):
-    """Names one entry for good: no two entries share a term and an index (paper 5.3)."""
+class EntryId(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
+    """Names one entry for good (paper 5.3). Ordered as the up-to-date rule compares (5.4.1)."""
 
     term: Term
     index: Index
@@ -95,20 +94,20 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
     term: Term
 
 
-class PreVote(_Message, tag=1):
+class PreVote(_Message, frozen=True, tag=1):
     """'Would you vote for me?' ``term`` is the one the sender would campaign in (thesis 9.6)."""
 
     last_term: Term
     last_index: Index
 
 
-class PreVoteResp(_Message, tag=2):
+class PreVoteResp(_Message, frozen=True, tag=2):
     """``term`` echoes the request's when granted, else it is the answerer's own."""
 
     granted: bool
 
 
-class Vote(_Message, tag=3):
+class Vote(_Message, frozen=True, tag=3):
     """RequestVote (paper 5.2). ``transfer`` skips the leader-lease check (thesis 3.10, 4.2.3)."""
 
     last_term: Term
@@ -116,13 +115,13 @@ class Vote(_Message, tag=3):
     transfer: bool = False
 
 
-class VoteResp(_Message, tag=4):
+class VoteResp(_Message, frozen=True, tag=4):
     """Sent only after the vote is on disk."""
 
     granted: bool
 
 
-class Append(_Message, tag=5):
+class Append(_Message, frozen=True, tag=5):
     """AppendEntries (paper 5.3); empty ``entries`` probe or carry a commit index."""
 
     session: Index
@@ -132,7 +131,7 @@ class Append(_Message, tag=5):
     entries: tuple[Entry, ...]
 
 
-class AppendResp(_Message, tag=6):
+class AppendResp(_Message, frozen=True, tag=6):
     """Answer to Append; the positive one is sent only after the entries are on disk.
 
     Accepted (``rejected_index`` is None): the sender's log matches the leader's up to ``match``.
@@ -147,7 +146,7 @@ class AppendResp(_Message, tag=6):
     hint_index: Index = 0
 
 
-class Heartbeat(_Message, tag=7):
+class Heartbeat(_Message, frozen=True, tag=7):
     """'I lead.' Separate from Append so that it never waits behind bulk data.
 
     ``commit`` never exceeds what the receiver is known to hold. ``round`` numbers the leader's
@@ -160,24 +159,24 @@ class Heartbeat(_Message, tag=7):
     round: int
 
 
-class HeartbeatResp(_Message, tag=8):
+class HeartbeatResp(_Message, frozen=True, tag=8):
     """Echo of Heartbeat. Asserts nothing about the log, hence never waits for the disk."""
 
     session: Index
     round: int
 
 
-class TimeoutNow(_Message, tag=9):
+class TimeoutNow(_Message, frozen=True, tag=9):
     """Leadership transfer: 'campaign at once' (thesis 3.10)."""
 
 
-class ReadIndex(_Message, tag=10):
+class ReadIndex(_Message, frozen=True, tag=10):
     """A follower asks for a read index; ``context`` is never used twice, also not by a retry."""
 
     context: int
 
 
-class ReadIndexResp(_Message, tag=11):
+class ReadIndexResp(_Message, frozen=True, tag=11):
     """``index`` to wait for before reading; None: 'I cannot say', ask again with a new context."""
 
     context: int
