@@ -253,4 +253,8 @@ class Stop(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect = Reply | Send | SubmitDisk | PeersChanged | RoleChanged | Stop
+class Continue(msgspec.Struct, frozen=True):
+    """Call `handle` again on the next loop turn, also without an event: work was sliced."""
+
+
+Effect = Reply | Send | SubmitDisk | PeersChanged | RoleChanged | Stop | Continue

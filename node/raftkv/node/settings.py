@@ -1,0 +1,57 @@
+"""The knobs that a node's logic depends on; where they come from is the server's business."""
+
+from dataclasses import dataclass
+
+from raftkv.raft.messages import NodeId
+from raftkv.raft.rawnode import Config
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """All times in ticks or seconds of the injected clock, all sizes in bytes."""
+
+    name: str
+    peer_url: str  # where peers find this node: "host:port"
+    client_url: str  # where a client may be redirected to: "http://host:port"
+    version: str
+
+    # Defaults of node design rule 17: heartbeat 80 ms, election 300 to 550 ms.
+    tick_seconds: float = 0.02
+    heartbeat_ticks: int = 4
+    election_ticks: int = 15
+    election_jitter_ticks: int = 12
+
+    append_bytes_max: int = 1 << 20
+    inflight_appends_max: int = 4
+    uncommitted_bytes_max: int = 64 << 20
+    # One apply slice: about 2 ms of work at some 8 us a command (rule 26).
+    apply_bytes_max: int = 256 << 10
+    segment_bytes: int = 64 << 20
+
+    # Commands that one entry or one forwarded frame may gather.
+    batch_commands_max: int = 256
+    batch_bytes_max: int = 1 << 20
+    # Writes and reads that may wait at once, beyond which new ones are refused (429).
+    pending_requests_max: int = 16384
+    pending_bytes_max: int = 128 << 20
+
+    # The stall ladder (rule 12): a leader whose disk write takes longer hands leadership on ...
+    disk_stall_transfer_seconds: float = 3.0
+    # ... and a node whose disk write takes longer ends.
+    disk_stall_exit_seconds: float = 20.0
+
+    check_invariants: bool = False
+
+    def raft_config(self, member_id: NodeId) -> Config:
+        """The consensus core's share of these settings."""
+        return Config(
+            id=member_id,
+            election_ticks=self.election_ticks,
+            election_jitter_ticks=self.election_jitter_ticks,
+            heartbeat_ticks=self.heartbeat_ticks,
+            append_bytes_max=self.append_bytes_max,
+            inflight_appends_max=self.inflight_appends_max,
+            uncommitted_bytes_max=self.uncommitted_bytes_max,
+            apply_bytes_max=self.apply_bytes_max,
+            check_invariants=self.check_invariants,
+        )

@@ -1,0 +1,192 @@
+"""Where every write is on its way through the log, and what may be said of it if the way breaks.
+
+A write is in exactly one of three places:
+
+    held       not yet given to anybody: whatever happens, it is *not committed*
+    forwarded  its bytes left for the leader: if the connection breaks, it is *unknown*
+    proposed   it is in an entry of this leader's log: *unknown* until that index is applied; then
+               either it took effect, or another entry took its place and it is *not committed*
+
+Owned by the node class; holds no clock and sends nothing. Source: node design, rule 18.
+"""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from raftkv.node.events import ForwardReplies, ForwardWrites, RequestId
+from raftkv.raft.messages import EntryId, Index, NodeId, Term
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """The peer that forwarded a write, and the number the write has there."""
+
+    peer: NodeId
+    incarnation: int
+    id: RequestId
+
+
+class PendingWrite(msgspec.Struct):
+    """A write that was not answered yet. ``origin`` is None when the client is our own."""
+
+    id: RequestId
+    command: bytes
+    deadline: float
+    origin: Origin | None = None
+    cancelled: bool = False
+
+
+class Proposal(msgspec.Struct):
+    """The writes of one entry, in the order of their commands in it."""
+
+    term: Term
+    writes: list[PendingWrite]
+
+
+class Writes:
+    """All pending writes of one node."""
+
+    def __init__(self) -> None:
+        self.held: list[PendingWrite] = []
+        self.held_bytes = 0
+        self.forwarded: dict[RequestId, tuple[NodeId, PendingWrite]] = {}
+        self.proposed: dict[Index, Proposal] = {}
+        # A local write by its id, wherever it is: only for cancelling.
+        self._local: dict[RequestId, PendingWrite] = {}
+
+    def __len__(self) -> int:
+        """How many writes are pending, including those of peers that were proposed here."""
+        return (
+            len(self.held)
+            + len(self.forwarded)
+            + sum(len(proposal.writes) for proposal in self.proposed.values())
+        )
+
+    def hold(self, write: PendingWrite) -> None:
+        """Take a new write, or one that is known not to have happened."""
+        self.held.append(write)
+        self.held_bytes += len(write.command)
+        if write.origin is None:
+            self._local[write.id] = write
+
+    def take_batch(self, commands_max: int, bytes_max: int) -> list[PendingWrite]:
+        """Remove the oldest held writes, at least one, up to both limits."""
+        size = 0
+        count = 0
+        for write in self.held[:commands_max]:
+            size += len(write.command)
+            if count and size > bytes_max:
+                size -= len(write.command)
+                break
+            count += 1
+        batch = self.held[:count]
+        del self.held[:count]
+        self.held_bytes -= size
+        return batch
+
+    def put_back(self, batch: list[PendingWrite]) -> None:
+        """Undo `take_batch`."""
+        self.held[:0] = batch
+        self.held_bytes += sum(len(write.command) for write in batch)
+
+    def propose(self, entry: EntryId, batch: list[PendingWrite]) -> None:
+        """The batch became the commands of ``entry`` in this leader's log."""
+        self.proposed[entry.index] = Proposal(entry.term, batch)
+
+    def forward(self, leader: NodeId, batch: list[PendingWrite], incarnation: int) -> ForwardWrites:
+        """The message that hands the batch to the leader; from now on its loss is 'unknown'."""
+        for write in batch:
+            self.forwarded[write.id] = (leader, write)
+        return ForwardWrites(incarnation, tuple((write.id, write.command) for write in batch))
+
+    def applied(self, index: Index, term: Term) -> tuple[Proposal | None, bool]:
+        """The proposal that was made at ``index``, and whether it is what was applied there.
+
+        When it is not, the entry was overwritten by another leader's, so its writes are known
+        not to have happened.
+        """
+        proposal = self.proposed.pop(index, None)
+        if proposal is None:
+            return None, False
+        return proposal, proposal.term == term
+
+    def settle(self, write: PendingWrite) -> bool:
+        """Forget a local write that is about to be answered; False if nobody waits for it."""
+        self._local.pop(write.id, None)
+        return not write.cancelled
+
+    def answered(self, reply_id: RequestId) -> PendingWrite | None:
+        """A forwarded write that the leader answered; None if it was given up before."""
+        leader_and_write = self.forwarded.pop(reply_id, None)
+        return None if leader_and_write is None else leader_and_write[1]
+
+    def lose_peer(self, peer: NodeId) -> list[PendingWrite]:
+        """The writes forwarded to ``peer`` whose fate is unknown, now that the link broke."""
+        lost = [write for leader, write in self.forwarded.values() if leader == peer]
+        for write in lost:
+            del self.forwarded[write.id]
+        return lost
+
+    def cancel(self, request: RequestId) -> None:
+        """The client went away: drop the write if it is held, else let it run unanswered."""
+        write = self._local.pop(request, None)
+        if write is None:
+            return
+        write.cancelled = True
+        if write in self.held:
+            self.held.remove(write)
+            self.held_bytes -= len(write.command)
+
+    def drop_foreign_held(self) -> list[PendingWrite]:
+        """Remove the held writes of peers: only a leader may hold those."""
+        foreign = [write for write in self.held if write.origin is not None]
+        if foreign:
+            self.held = [write for write in self.held if write.origin is None]
+            self.held_bytes -= sum(len(write.command) for write in foreign)
+        return foreign
+
+    def expire_held(self, now: float) -> list[PendingWrite]:
+        """Remove the held writes whose deadline passed: certainly not committed."""
+        expired = [write for write in self.held if write.deadline <= now]
+        if expired:
+            self.held = [write for write in self.held if write.deadline > now]
+            self.held_bytes -= sum(len(write.command) for write in expired)
+        return expired
+
+    def expire_sent(self, now: float) -> list[PendingWrite]:
+        """Give up on forwarded and proposed local writes whose deadline passed: unknown.
+
+        A proposed one stays where it is, cancelled, because positions in its entry count.
+        """
+        expired = [write for _, write in self.forwarded.values() if write.deadline <= now]
+        for write in expired:
+            del self.forwarded[write.id]
+        expired += [
+            write
+            for write in self._proposed_local()
+            if write.deadline <= now and not write.cancelled
+        ]
+        return expired
+
+    def _proposed_local(self) -> Iterator[PendingWrite]:
+        for proposal in self.proposed.values():
+            for write in proposal.writes:
+                if write.origin is None:
+                    yield write
+
+
+class ReplyBook:
+    """Gathers the answers to forwarded writes of one turn, one message for each asking process."""
+
+    def __init__(self) -> None:
+        self._replies: dict[tuple[NodeId, int], list[tuple[RequestId, bytes | None]]] = {}
+
+    def add(self, origin: Origin, outcome: bytes | None) -> None:
+        """Answer one write: its encoded outcome, or None for 'it never reached the log'."""
+        self._replies.setdefault((origin.peer, origin.incarnation), []).append((origin.id, outcome))
+
+    def flush(self, send: Callable[[NodeId, ForwardReplies], None]) -> None:
+        """Hand out all messages and start anew."""
+        for (peer, incarnation), replies in self._replies.items():
+            send(peer, ForwardReplies(incarnation, tuple(replies)))
+        self._replies.clear()
