@@ -10,9 +10,12 @@ Each keeps its own outcome and its own revision; the batch only amortises the co
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+
+# Decoding checks it, so that no entry holds a key that an engine could not store.
+Key = Annotated[bytes, msgspec.Meta(min_length=1, max_length=511)]
 
 
 class Condition(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -29,7 +32,7 @@ class Condition(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Put(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """Store ``value`` under ``key``."""
 
-    key: bytes
+    key: Key
     value: bytes
     condition: Condition | None = None
 
@@ -37,14 +40,14 @@ class Put(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
 class Delete(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     """Remove ``key``; removing a missing key is no error and takes no revision."""
 
-    key: bytes
+    key: Key
     condition: Condition | None = None
 
 
 class Append(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     """Append ``suffix`` to the value of ``key``, creating it; `TooLarge` beyond the limit."""
 
-    key: bytes
+    key: Key
     suffix: bytes
     value_bytes_max: int
     condition: Condition | None = None
@@ -138,6 +141,11 @@ def decode_batch(data: bytes) -> tuple[Command, ...]:
 def encode_outcome(outcome: Outcome) -> bytes:
     """The bytes of an outcome, for the peer that forwarded the command."""
     return _ENCODER.encode(outcome)
+
+
+def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
+    """The bytes of an entry's outcomes, for the chain hash (rule 23)."""
+    return _ENCODER.encode(outcomes)
 
 
 def decode_outcome(data: bytes) -> Outcome:

@@ -1,8 +1,10 @@
-"""What the state machine asks of an ordered store: named tables, one writer, snapshots to read.
+"""What the state machine asks of an ordered store: tables, one writer, snapshots to read.
 
 `LmdbEngine` (production) and `MemoryEngine` (simulation) implement it; a hypothesis test holds
-them equal. Keys are 1 to 511 bytes in every table (LMDB's limit), order is bytewise. Calls are
+them equal. Table keys are 1 to 511 bytes (LMDB's limit), order is bytewise. Calls are
 synchronous and short: apply runs on the event loop in slices (node design, rule 26).
+
+An engine knows nothing of commands or revisions; what its bytes mean is in `raftkv.kv.records`.
 
 An engine never syncs: the write-ahead log is the durable truth, and what an engine holds after a
 power loss is discarded (rule 9). Any `EngineError` at apply stops the node (rule 19).
@@ -10,25 +12,36 @@ power loss is discarded (rule 9). Any `EngineError` at apply stops the node (rul
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from enum import Enum
-from typing import Protocol
+from enum import IntEnum
+from typing import Final, Protocol
+
+KEY_BYTES_MAX: Final = 511  # LMDB's limit, which is also the limit of clients' keys
+
+Pair = tuple[bytes, bytes]
 
 
-class Table(Enum):
-    """The tables of the store (node design, rule 24). The value is the table's name on disk."""
+class Table(IntEnum):
+    """The tables that hold one value under a key (node design, rule 24).
 
-    META = b"meta"  # applied index, revision, chain hash, logical bytes ...
-    CUR = b"cur"  # key -> its latest revision and metadata
-    REV = b"rev"  # revision (8 bytes) + sub-revision (2 bytes) -> key, metadata, value
-    HIST = b"hist"  # key + revision -> empty; written only when a key is overwritten or deleted
+    Beside them there is the *history*: many equally long values under one key, sorted. It has
+    methods of its own, because a key of 511 bytes leaves no room for a revision behind it.
+    """
+
+    META = 0  # one record: applied index, revision, chain hash, counts
+    CUR = 1  # key -> where its latest record is, and metadata
+    REV = 2  # revision (8 bytes) + sub-revision (2 bytes) -> key, metadata, value
 
 
-class EngineError(Exception):
-    """The engine failed in a way that says nothing about the command: the node must stop."""
+class StoreError(Exception):
+    """The state machine cannot go on; the node must stop, or it would diverge (rule 19)."""
+
+
+class EngineError(StoreError):
+    """The engine failed, in a way that says nothing about the command that met it."""
 
 
 class EngineReader(Protocol):
-    """A consistent view of all tables."""
+    """A consistent view of everything."""
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """The value under ``key``, or None."""
@@ -36,11 +49,16 @@ class EngineReader(Protocol):
 
     def scan(
         self, table: Table, start: bytes, end: bytes | None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Iterator[Pair]:
         """Pairs with ``start`` <= key < ``end`` (None: no end), ascending unless ``reverse``.
 
-        Valid only inside the transaction it came from.
+        An empty ``start`` means the first key. Valid only inside the transaction it came from,
+        and only until that transaction writes.
         """
+        ...
+
+    def hist_floor(self, key: bytes, value: bytes) -> bytes | None:
+        """The greatest value in the history of ``key`` that is <= ``value``, or None."""
         ...
 
 
@@ -48,23 +66,34 @@ class EngineWriter(EngineReader, Protocol):
     """The one write transaction: sees its own writes, and nothing is seen outside until commit."""
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
-        """Store ``value`` under ``key``."""
+        """Store ``value`` under ``key``, replacing what was there."""
         ...
 
-    def putmulti(self, table: Table, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        """Store all pairs in one call."""
+    def putmulti(self, table: Table, pairs: Sequence[Pair]) -> None:
+        """`put` all pairs in one call; fastest when they are sorted."""
         ...
 
     def delete(self, table: Table, key: bytes) -> bool:
         """Remove ``key``; whether it was there."""
         ...
 
+    def hist_add(self, pairs: Sequence[Pair]) -> None:
+        """Add to the history of each key one value, 10 bytes long; no matter if it is there."""
+        ...
+
+    def hist_delete(self, key: bytes, value: bytes) -> bool:
+        """Remove one value from the history of ``key``; whether it was there."""
+        ...
+
 
 class Engine(Protocol):
-    """An open store."""
+    """An open store. After an `EngineError` it may only be closed."""
 
     def write(self) -> AbstractContextManager[EngineWriter]:
-        """The write transaction: commits on leaving, rolls back when an exception leaves it."""
+        """The write transaction: commits on leaving, rolls back when an exception leaves it.
+
+        At most one at a time. Leaving may raise `EngineError`; then nothing was committed.
+        """
         ...
 
     def read(self) -> AbstractContextManager[EngineReader]:
@@ -76,5 +105,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the store; what was committed stays."""
+        """Release the store; what was committed stays as far as the process is concerned."""
         ...

@@ -1,0 +1,240 @@
+"""The engine of the simulation: sorted dictionaries with LMDB's semantics.
+
+A write transaction gathers its changes apart and merges them at commit, so that rolling back is
+forgetting, and a reader never sees what is not committed. Held equal to `LmdbEngine` by a
+hypothesis test (node design, rule 3).
+"""
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self
+
+from sortedcontainers import SortedDict
+
+from raftkv.kv.engine import (
+    KEY_BYTES_MAX,
+    Engine,
+    EngineError,
+    EngineReader,
+    EngineWriter,
+    Pair,
+    Table,
+)
+
+
+class Tables:
+    """What is committed. Survives the engine, as page cache survives a process."""
+
+    def __init__(self) -> None:
+        self.tables: tuple[SortedDict[bytes, bytes], ...] = tuple(SortedDict() for _ in Table)
+        # The history as one more sorted table: `_hist_prefix` of the key + value -> value.
+        self.history: SortedDict[bytes, bytes] = SortedDict()
+
+
+def _hist_prefix(key: bytes) -> bytes:
+    """The common start of all history entries of ``key``, and of no other key's."""
+    return len(key).to_bytes(2, "big") + key
+
+
+def _check_key(key: bytes) -> None:
+    if not 1 <= len(key) <= KEY_BYTES_MAX:
+        raise EngineError(f"a key of {len(key)} bytes; 1 to {KEY_BYTES_MAX} are possible")
+
+
+def _scan(
+    table: SortedDict[bytes, bytes],
+    over: Mapping[bytes, bytes | None],
+    start: bytes,
+    end: bytes | None,
+    *,
+    reverse: bool,
+) -> Iterator[Pair]:
+    """`EngineReader.scan` of ``table`` with the changes ``over`` it."""
+    committed = table.irange(start, end, inclusive=(True, False), reverse=reverse)
+    added = sorted(
+        (key for key in over if key not in table and start <= key and (end is None or key < end)),
+        reverse=reverse,
+    )
+    for key in heapq.merge(committed, added, reverse=reverse):
+        value = over[key] if key in over else table[key]
+        if value is not None:
+            yield key, value
+
+
+def _merge(table: SortedDict[bytes, bytes], changes: Mapping[bytes, bytes | None]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
+
+
+class _View:
+    """The committed tables with changes laid over them: none, for a reader."""
+
+    def __init__(self, engine: "MemoryEngine") -> None:
+        self._engine = engine
+        self._tables = engine.tables.tables
+        self._history = engine.tables.history
+        # Per table the keys changed so far; None: deleted.
+        self._changes: tuple[dict[bytes, bytes | None], ...] = tuple({} for _ in Table)
+        self._hist_changes: dict[bytes, bytes | None] = {}
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        if not key:
+            _check_key(key)
+        changes = self._changes[table]
+        return changes[key] if key in changes else self._tables[table].get(key)
+
+    def scan(
+        self, table: Table, start: bytes, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[Pair]:
+        return _scan(self._tables[table], self._changes[table], start, end, reverse=reverse)
+
+    def hist_floor(self, key: bytes, value: bytes) -> bytes | None:
+        prefix = _hist_prefix(key)
+        up_to = prefix + value + b"\0"
+        found = _scan(self._history, self._hist_changes, prefix, up_to, reverse=True)
+        return next((value for _, value in found), None)
+
+
+class _Reader(_View):
+    """A snapshot. Nothing may be committed while it is open, so that the tables are one."""
+
+    def __enter__(self) -> Self:
+        self._engine.check_open()
+        self._engine.reader_count += 1
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._engine.reader_count -= 1
+
+
+class _Writer(_View):
+    """The write transaction: merges its changes into the tables, or forgets them."""
+
+    def __enter__(self) -> Self:
+        self._engine.check_open()
+        assert not self._engine.is_writing, "one write transaction at a time"
+        self._engine.is_writing = True
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._engine.is_writing = False
+        if exc_type is not None:
+            return
+        self._engine.check_open()
+        assert self._engine.reader_count == 0, "a snapshot outlives its slice (rule 24)"
+        for table, changes in zip(self._tables, self._changes, strict=True):
+            _merge(table, changes)
+        _merge(self._history, self._hist_changes)
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        _check_key(key)
+        self._changes[table][key] = value
+
+    def putmulti(self, table: Table, pairs: Sequence[Pair]) -> None:
+        for key, value in pairs:
+            self.put(table, key, value)
+
+    def delete(self, table: Table, key: bytes) -> bool:
+        existed = self.get(table, key) is not None
+        if existed:
+            self._changes[table][key] = None
+        return existed
+
+    def hist_add(self, pairs: Sequence[Pair]) -> None:
+        for key, value in pairs:
+            _check_key(key)
+            self._hist_changes[_hist_prefix(key) + value] = value
+
+    def hist_delete(self, key: bytes, value: bytes) -> bool:
+        entry = _hist_prefix(key) + value
+        changed = self._hist_changes
+        existed = (changed[entry] if entry in changed else self._history.get(entry)) is not None
+        if existed:
+            changed[entry] = None
+        return existed
+
+
+class MemoryEngine:
+    """An `Engine` whose storage ends with the object, unless a factory keeps its tables."""
+
+    def __init__(self, tables: Tables | None = None) -> None:
+        self.tables = tables if tables is not None else Tables()
+        self.is_writing = False  # a write transaction is open
+        self.reader_count = 0  # snapshots that are open
+        self._is_open = True
+
+    def check_open(self) -> None:
+        """Raise `EngineError` once the engine is closed."""
+        if not self._is_open:
+            raise EngineError("the engine is closed")
+
+    def write(self) -> AbstractContextManager[EngineWriter]:
+        """See `Engine.write`."""
+        return _Writer(self)
+
+    def read(self) -> AbstractContextManager[EngineReader]:
+        """See `Engine.read`; a commit while a snapshot is open is a bug and asserted."""
+        return _Reader(self)
+
+    def size_bytes(self) -> int:
+        """Bytes of all keys and values, counted afresh: for tests and slow status calls."""
+        everything = (*self.tables.tables, self.tables.history)
+        return sum(len(key) + len(value) for table in everything for key, value in table.items())
+
+    def close(self) -> None:
+        """See `Engine.close`: any later use raises `EngineError`."""
+        self._is_open = False
+
+
+class MemoryEngineFactory:
+    """An `EngineFactory` that outlives the simulated process, as a disk does.
+
+    What was committed survives a killed process, as it would in the page cache; `power_loss`
+    takes everything that was not closed clean.
+    """
+
+    def __init__(self) -> None:
+        self._tables = Tables()
+        self._engine: MemoryEngine | None = None
+        self._is_clean = False  # closed clean, and not opened since
+
+    def open(self) -> MemoryEngine:
+        """See `EngineFactory.open`."""
+        if self._engine is not None:
+            self._engine.close()
+        self._is_clean = False
+        self._engine = MemoryEngine(self._tables)
+        return self._engine
+
+    def rebuild(self) -> MemoryEngine:
+        """See `EngineFactory.rebuild`."""
+        self._tables = Tables()
+        return self.open()
+
+    def close_clean(self, engine: Engine) -> None:
+        """See `EngineFactory.close_clean`."""
+        assert engine is self._engine, "not the engine of this factory"
+        engine.close()
+        self._is_clean = True
+
+    def power_loss(self) -> None:
+        """Lose what a machine loses that goes dark: the engine, unless it was closed clean."""
+        if self._engine is not None:
+            self._engine.close()
+        if not self._is_clean:
+            self._tables = Tables()
