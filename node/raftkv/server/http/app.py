@@ -1,0 +1,147 @@
+"""The edge to aiohttp: its requests become `Request` values, `Response` values become its answers.
+
+Called by the node's shell, once for each listener:
+
+    server = create_server(Listener.CLIENT | Listener.ADMIN, driver, settings, metrics, host=host)
+    runner = web.ServerRunner(server); await runner.setup()
+    await web.TCPSite(runner, host, port, backlog=1024).start()
+
+aiohttp's router and middlewares are not used: they decode the path, and two keys would become
+one. Nothing is decided here but how a body is read. Access logging is off; metrics count.
+"""
+
+import asyncio
+import logging
+from functools import partial
+from time import perf_counter
+from typing import Final
+
+from aiohttp import HttpVersion10, HttpVersion11, web
+
+from raftkv.server.driver_api import DriverApi
+from raftkv.server.http.connection import LimitedServer
+from raftkv.server.http.handlers import Handlers, Request
+from raftkv.server.http.problems import (
+    BAD_BODY,
+    BODY_TIMEOUT,
+    EXPECTATION_FAILED,
+    INTERNAL,
+    MALFORMED,
+    TOO_LARGE,
+    Problem,
+    Refused,
+)
+from raftkv.server.http.requests import is_local_host
+from raftkv.server.http.routes import Listener
+from raftkv.server.http.settings import HttpSettings
+from raftkv.server.metrics import Metrics
+
+_LOG: Final = logging.getLogger(__name__)
+
+# How old the knowledge may be that the node is (not) draining, when a response is sent.
+_DRAIN_CHECK_SECONDS: Final = 0.1
+
+
+class HttpServer(LimitedServer):
+    """One listener's server; give it to ``aiohttp.web.ServerRunner``."""
+
+    def __init__(self, handlers: Handlers, settings: HttpSettings, metrics: Metrics) -> None:
+        super().__init__(self._serve, self._error_response, settings)
+        self._handlers = handlers
+        self._metrics = metrics
+        self._is_draining = False
+        self._drain_checked_at = float("-inf")
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        started_at = perf_counter()
+        read_body = partial(_read_body, request, self.settings.body_seconds_max)
+        asked = Request(request.method, request.raw_path, request.headers, read_body)
+        if request.version in (HttpVersion11, HttpVersion10):
+            response = await self._handlers.answer(asked)
+        else:
+            problem = Problem(MALFORMED, "this server speaks HTTP/1.1 and HTTP/1.0")
+            response = self._handlers.renderer.problem(problem)
+        now = perf_counter()
+        self._metrics.observe_request(asked.route, asked.method, response.status, now - started_at)
+        sent = web.Response(status=response.status, headers=response.headers, body=response.body)
+        # A body left unread is in the way of a next request.
+        if self._must_close(now) or not request.content.is_eof():
+            sent.force_close()
+        return sent
+
+    def _must_close(self, now: float) -> bool:
+        """Whether the node drains (operator design, rule 15: every response then closes)."""
+        if now - self._drain_checked_at > _DRAIN_CHECK_SECONDS:
+            self._drain_checked_at = now
+            self._is_draining = self._handlers.is_draining()
+        return self._is_draining
+
+    def _error_response(self, status: int, error: BaseException | None) -> web.StreamResponse:
+        if status == 500:
+            _LOG.error("a request failed in a way that is a bug of this server", exc_info=error)
+            problem = Problem(INTERNAL, "the server failed; its log says why")
+        else:
+            problem = Problem(MALFORMED, "this is not an HTTP/1.1 request")
+        response = self._handlers.renderer.problem(problem)
+        self._metrics.observe_request("(none)", "other", response.status, 0.0)
+        return web.Response(status=response.status, headers=response.headers, body=response.body)
+
+
+def create_server(
+    listener: Listener,
+    driver: DriverApi,
+    settings: HttpSettings,
+    metrics: Metrics,
+    *,
+    host: str,
+) -> HttpServer:
+    """The server of one socket that is bound to ``host``; call with the event loop running.
+
+    ``listener`` says which rows of the route table it serves: the client's socket is
+    ``CLIENT | ADMIN`` when there is no admin address. A drain asks ``in_flight`` of every server
+    until all say 0, and then calls ``close_idle_connections``.
+    """
+    handlers = Handlers(listener, driver, settings, metrics, must_be_local=is_local_host(host))
+    return HttpServer(handlers, settings, metrics)
+
+
+async def _read_body(request: web.BaseRequest, seconds_max: float, bytes_max: int) -> bytes:
+    """The whole body; refused with 413 before more than ``bytes_max`` is kept."""
+    declared = request.content_length
+    if declared is not None and declared > bytes_max:
+        raise _too_large(bytes_max)
+    await _answer_expectation(request)
+    content = request.content
+    try:
+        if content.is_eof():  # it came together with the head: the usual case
+            body = content.read_nowait()
+            if len(body) > bytes_max:
+                raise _too_large(bytes_max)
+            return body
+        parts = bytearray()
+        async with asyncio.timeout(seconds_max):
+            while part := await content.readany():
+                if len(parts) + len(part) > bytes_max:
+                    raise _too_large(bytes_max)
+                parts += part
+        return bytes(parts)
+    except TimeoutError:
+        detail = f"the body was not complete after {seconds_max:g} s"
+        raise Refused(BODY_TIMEOUT, detail) from None
+    except web.RequestPayloadError:
+        raise Refused(BAD_BODY, "the body is not framed as its head says") from None
+
+
+async def _answer_expectation(request: web.BaseRequest) -> None:
+    expectation = request.headers.get("Expect")
+    if expectation is None or request.version == HttpVersion10:
+        return
+    if expectation.lower() != "100-continue":
+        raise Refused(EXPECTATION_FAILED, "the only expectation served is 100-continue")
+    if not request.content.is_eof():
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # an interim answer is not the beginning of the answer
+
+
+def _too_large(bytes_max: int) -> Refused:
+    return Refused(TOO_LARGE, f"the body is larger than the limit of {bytes_max} bytes")

@@ -1,0 +1,229 @@
+"""One coroutine for each row of the route table: its meaning, a call of the node, the answer.
+
+Called by `raftkv.server.http.app`, which hands in a `Request` and sends the `Response`; knows no
+HTTP library, so another edge can call the same handlers. A handler that is cancelled (the client
+went away) cancels its call of the node.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from raftkv.kv.commands import encode_command
+from raftkv.node.events import Failure, Get
+from raftkv.node.status import State, Status
+from raftkv.server.driver_api import DriverApi
+from raftkv.server.http import requests
+from raftkv.server.http.problems import WRONG_CLUSTER, Refused, problem_of
+from raftkv.server.http.render import Renderer, Response, cluster_body, hex_id, status_body
+from raftkv.server.http.requests import Headers, WriteOp
+from raftkv.server.http.routes import ROUTES, Listener, Match, match_route
+from raftkv.server.http.settings import HttpSettings
+from raftkv.server.http.targets import key_of_base64url, key_of_path, parse_query, split_target
+from raftkv.server.metrics import Metrics
+
+# A node that has not heard of a leader for so long is not ready (API contract).
+LEADER_SEEN_SECONDS_MAX: Final = 10.0
+
+_READS: Final = frozenset({"GET", "HEAD"})
+
+
+@dataclass(slots=True)
+class Request:
+    """A request as it came, its body not yet read."""
+
+    method: str
+    target: str  # raw, never decoded
+    headers: Headers
+    # Reads the body, at most so many bytes, else refuses with 413.
+    read_body: Callable[[int], Awaitable[bytes]]
+    route: str = "(none)"  # the path of the matched row, for metrics
+
+
+class Handlers:
+    """The node's answers on one listener."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        driver: DriverApi,
+        settings: HttpSettings,
+        metrics: Metrics,
+        *,
+        must_be_local: bool,
+    ) -> None:
+        self._listener = listener
+        self._driver = driver
+        self._settings = settings
+        self._metrics = metrics
+        self._must_be_local = must_be_local
+        self._started_at = time.monotonic()
+        self.renderer = Renderer(settings.node_name)
+        self._handlers: dict[str, Callable[[Request, Match, str], Awaitable[Response]]] = {
+            route.handler: getattr(self, route.handler) for route in ROUTES
+        }
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to ``request``; refusals and failures are answers too."""
+        try:
+            path, query = split_target(request.target)
+            match = match_route(request.method, path, self._listener)
+            request.route = match.route.path
+            requests.check_head(
+                request.headers,
+                is_write=request.method not in _READS,
+                must_be_local=self._must_be_local,
+            )
+            if match.route.handler != "bootstrap":
+                self._check_cluster(request)
+            return await self._handlers[match.route.handler](request, match, query)
+        except Refused as refused:
+            return self.renderer.problem(refused.problem, self._driver.status().revision)
+
+    def is_draining(self) -> bool:
+        """Whether requests should go elsewhere from now on."""
+        return self._driver.status().state is State.DRAINING
+
+    def _check_cluster(self, request: Request) -> None:
+        meant = requests.cluster_meant(request.headers)
+        if not meant:
+            return
+        own = self._driver.status().cluster_id
+        if any(cluster_id != own for cluster_id in meant):
+            belongs = f"cluster {own}" if own else "no cluster yet"
+            raise Refused(WRONG_CLUSTER, f"this node belongs to {belongs}")
+
+    # ---- keys -------------------------------------------------------------------------------
+
+    async def read_key(self, request: Request, match: Match, query: str) -> Response:
+        """`GET` and `HEAD` of a key."""
+        asked = requests.parse_read(_key_of(match), query, request.headers)
+        answer = await self._driver.read(
+            Get(asked.key), asked.consistency, asked.min_revision, asked.timeout_seconds
+        )
+        if isinstance(answer, Failure):
+            return self._failed(answer)
+        return self.renderer.read(asked, answer)
+
+    async def write_key(self, request: Request, match: Match, query: str) -> Response:
+        """`PUT`, `DELETE` and `POST` of a key."""
+        asked = requests.parse_write(request.method, _key_of(match), query, request.headers)
+        if asked.may_redirect:
+            location = self._leader_elsewhere()
+            if location is not None:
+                revision = self._driver.status().revision
+                return self.renderer.redirect(location + request.target, revision)
+        limit = self._settings.value_bytes_max
+        body = b"" if asked.op is WriteOp.DELETE else await request.read_body(limit)
+        command = encode_command(asked.command(body, limit))
+        answer = await self._driver.write(command, asked.timeout_seconds)
+        if isinstance(answer, Failure):
+            self._metrics.proposals_failed.inc()
+            return self._failed(answer)
+        self._metrics.proposals_committed.inc()
+        return self.renderer.write(asked, answer)
+
+    def _leader_elsewhere(self) -> str | None:
+        """The leader's advertised address; None if it is this node or not known."""
+        status = self._driver.status()
+        if status.leader is None or status.leader == status.member_id:
+            return None
+        return self._driver.client_url_of(status.leader)
+
+    def _failed(self, failure: Failure) -> Response:
+        return self.renderer.problem(problem_of(failure), self._driver.status().revision)
+
+    # ---- cluster and operations -------------------------------------------------------------
+
+    async def status(self, _request: Request, _match: Match, query: str) -> Response:
+        """`GET /v1/status`."""
+        parse_query(query, ())
+        status = self._driver.status()
+        uptime_seconds = time.monotonic() - self._started_at
+        body = status_body(status, uptime_seconds, self._settings.warnings)
+        return self.renderer.json(body, status.revision)
+
+    async def cluster(self, _request: Request, _match: Match, query: str) -> Response:
+        """`GET /v1/cluster`."""
+        parse_query(query, ())
+        body = cluster_body(self._driver.cluster())
+        return self.renderer.json(body, self._driver.status().revision)
+
+    async def bootstrap(self, request: Request, _match: Match, query: str) -> Response:
+        """`POST /v1/cluster/bootstrap`; the same call again answers 200 with ``repeated``."""
+        body = await request.read_body(requests.JSON_BODY_BYTES_MAX)
+        asked = requests.parse_bootstrap(query, body)
+        answer = await self._driver.bootstrap(asked.cluster_id, asked.members)
+        if isinstance(answer, Failure):
+            return self._failed(answer)
+        status = self._driver.status()
+        return self.renderer.json(
+            {
+                "cluster_id": answer.cluster_id,
+                "repeated": answer.repeated,
+                "state": status.state,
+                "members": [
+                    {"id": hex_id(member.id), "name": member.name} for member in asked.members
+                ],
+            },
+            status.revision,
+        )
+
+    async def drain(self, request: Request, _match: Match, query: str) -> Response:
+        """`POST` and `DELETE /v1/maintenance/drain`."""
+        body = b""
+        if request.method == "POST":
+            body = await request.read_body(requests.JSON_BODY_BYTES_MAX)
+        asked = requests.parse_drain(request.method, query, body)
+        answer = await self._driver.drain(draining=asked.draining, avoid=asked.avoid)
+        if isinstance(answer, Failure):
+            return self._failed(answer)
+        return self.renderer.json({"draining": answer.draining}, self._driver.status().revision)
+
+    # ---- probes and metrics -----------------------------------------------------------------
+
+    async def livez(self, _request: Request, _match: Match, query: str) -> Response:
+        """`GET /livez`."""
+        parse_query(query, ())
+        stuck = self._driver.is_stuck()
+        if stuck is not None:
+            return self.renderer.text(503, stuck + "\n")
+        return self.renderer.text(200, "ok\n")
+
+    async def readyz(self, _request: Request, _match: Match, query: str) -> Response:
+        """`GET /readyz`: failed checks are listed, with ``?verbose`` all."""
+        is_verbose = requests.parse_verbose(query)
+        checks = readiness(self._driver.status())
+        is_ready = all(is_good for _, is_good in checks)
+        if is_ready and not is_verbose:
+            return self.renderer.text(200, "ok\n")
+        shown = [check for check in checks if is_verbose or not check[1]]
+        lines = [f"[{'+' if is_good else '-'}] {name}\n" for name, is_good in shown]
+        return self.renderer.text(200 if is_ready else 503, "".join(lines))
+
+    async def scrape(self, _request: Request, _match: Match, query: str) -> Response:
+        """`GET /metrics`."""
+        parse_query(query, ())
+        body = self._metrics.render(self._driver.status(), self._driver.cluster())
+        return self.renderer.metrics(CONTENT_TYPE_LATEST, body)
+
+
+def readiness(status: Status) -> tuple[tuple[str, bool], ...]:
+    """The checks of `/readyz`, each with whether it holds (API contract)."""
+    seen = status.seconds_since_leader
+    is_initialised = status.cluster_id is not None and status.state is not State.FAILED
+    return (
+        ("initialised", is_initialised),
+        ("caught up", status.caught_up),
+        ("knew a leader within 10 s", seen is not None and seen <= LEADER_SEEN_SECONDS_MAX),
+        ("not draining", status.state is not State.DRAINING),
+    )
+
+
+def _key_of(match: Match) -> bytes:
+    if match.route.path.startswith("/v1/kv/"):
+        return key_of_path(match.key_text)
+    return key_of_base64url(match.key_text)

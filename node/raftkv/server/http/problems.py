@@ -1,0 +1,95 @@
+"""Every way a request can fail, as `application/problem+json` tells it (RFC 9457).
+
+Owns the stable codes with their status, and what each promises about the request: whether trying
+the same again can help, and whether it took effect. Raised as `Refused` wherever the meaning of a
+request is worked out; `raftkv.server.http.render` turns it into an answer. Pure.
+
+Invariant: no problem with outcome "not_committed" is ever given to a write that may have reached
+the log (node design, rule 18).
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from raftkv.node.events import Failure, FailureCode
+
+CommitOutcome = Literal["not_committed", "committed", "unknown"]
+
+
+class Kind(NamedTuple):
+    """One row of the table of problems."""
+
+    code: str  # stable: programs compare it
+    status: int
+    title: str
+    retryable: bool = False  # the same request may succeed later, and repeating it is safe
+    outcome: CommitOutcome = "not_committed"
+    retry_after_seconds: int | None = None
+
+
+MALFORMED: Final = Kind("malformed", 400, "Malformed request")
+BAD_KEY: Final = Kind("bad_key", 400, "Not a key")
+BAD_PARAMETER: Final = Kind("bad_parameter", 400, "Bad query parameter")
+BAD_HEADER: Final = Kind("bad_header", 400, "Bad header")
+BAD_BODY: Final = Kind("bad_body", 400, "Bad request body")
+INVALID: Final = Kind("invalid", 400, "Invalid request")
+FOREIGN_ORIGIN: Final = Kind("foreign_origin", 403, "Request from a foreign web page")
+FOREIGN_HOST: Final = Kind("foreign_host", 403, "Host is not a name of this machine")
+KEY_NOT_FOUND: Final = Kind("key_not_found", 404, "Key not found")
+UNKNOWN_PATH: Final = Kind("unknown_path", 404, "No such path")
+METHOD_NOT_ALLOWED: Final = Kind("method_not_allowed", 405, "Method not allowed")
+BODY_TIMEOUT: Final = Kind("body_timeout", 408, "Request body did not arrive in time")
+CONFLICT: Final = Kind("conflict", 409, "Conflict")
+CONDITION_FAILED: Final = Kind("condition_failed", 412, "Condition failed")
+TOO_LARGE: Final = Kind("too_large", 413, "Too large")
+CONTENT_ENCODING: Final = Kind("content_encoding", 415, "Content-Encoding is not accepted")
+EXPECTATION_FAILED: Final = Kind("expectation_failed", 417, "Expectation failed")
+WRONG_CLUSTER: Final = Kind("wrong_cluster", 421, "Another cluster is meant")
+OVERLOADED: Final = Kind("overloaded", 429, "Too much in flight", True, retry_after_seconds=1)
+INTERNAL: Final = Kind("internal", 500, "Internal error", outcome="unknown")
+NOT_IMPLEMENTED: Final = Kind("not_implemented", 501, "Not implemented in this version")
+NO_LEADER: Final = Kind("no_leader", 503, "No leader", True, retry_after_seconds=1)
+UNINITIALISED: Final = Kind("uninitialised", 503, "Not in a cluster", True, retry_after_seconds=1)
+STOPPING: Final = Kind("stopping", 503, "Node is stopping", True, retry_after_seconds=1)
+DEADLINE: Final = Kind("deadline", 504, "Deadline passed", True)
+UNKNOWN: Final = Kind("unknown", 504, "Outcome unknown", outcome="unknown")
+
+_OF_FAILURE: Final = {
+    FailureCode.NO_LEADER: NO_LEADER,
+    FailureCode.UNKNOWN: UNKNOWN,
+    FailureCode.DEADLINE: DEADLINE,
+    FailureCode.OVERLOADED: OVERLOADED,
+    FailureCode.UNINITIALISED: UNINITIALISED,
+    FailureCode.CONFLICT: CONFLICT,
+    FailureCode.INVALID: INVALID,
+    FailureCode.STOPPED: STOPPING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What went wrong with one request."""
+
+    kind: Kind
+    detail: str  # one sentence for a person
+    headers: tuple[tuple[str, str], ...] = ()  # beyond those of every problem
+    revision: int | None = None  # the store's, if the answer that failed named one
+
+
+class Refused(Exception):  # noqa: N818 it is an answer to the client, not an error of ours
+    """Leaves parsing or handling of a request that is answered with ``problem``."""
+
+    def __init__(self, kind: Kind, detail: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(detail)
+        self.problem = Problem(kind, detail, headers)
+
+
+def problem_of(failure: Failure) -> Problem:
+    """The node could not do as asked."""
+    return Problem(_OF_FAILURE[failure.code], failure.detail)
+
+
+def quoted(text: str) -> str:
+    """A client's own text, safe and short enough to be shown in a problem."""
+    shown = ascii(text[:64])
+    return shown if len(text) <= 64 else f"{shown} and {len(text) - 64} more characters"

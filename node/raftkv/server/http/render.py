@@ -1,0 +1,264 @@
+"""From a node's answer to status, headers and body. Pure; called by the handlers.
+
+Header values are numbers, tags and constants: nothing a client sent is ever echoed in a header.
+"""
+
+import base64
+from typing import Final, NamedTuple
+
+import msgspec
+
+from raftkv.kv.commands import (
+    ConditionFailed,
+    Deleted,
+    Item,
+    Outcome,
+    TooLarge,
+    Written,
+)
+from raftkv.node.events import Consistency, ReadResult
+from raftkv.node.status import ClusterStatus, MemberStatus, Status
+from raftkv.raft.messages import NodeId
+from raftkv.server.http.conditions import etag
+from raftkv.server.http.problems import (
+    CONDITION_FAILED,
+    KEY_NOT_FOUND,
+    TOO_LARGE,
+    Kind,
+    Problem,
+)
+from raftkv.server.http.requests import ReadKey, WriteKey, WriteOp
+
+REVISION: Final = "X-RaftKV-Revision"
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Response(NamedTuple):
+    """An answer, before any HTTP library has seen it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class _ItemBody(msgspec.Struct):
+    key: str
+    key_encoding: str
+    value: str
+    value_encoding: str
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease: str
+
+
+class _WrittenBody(msgspec.Struct):
+    key: str
+    key_encoding: str
+    revision: int
+    version: int
+
+
+class _DeletedBody(msgspec.Struct):
+    deleted: int
+    revision: int
+
+
+class _ProblemBody(msgspec.Struct):
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    retryable: bool
+    outcome: str
+
+
+def text_of(data: bytes) -> tuple[str, str]:
+    """Bytes as JSON carries them: the text, and how it encodes them ("utf-8" or "base64")."""
+    try:
+        return data.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(data).decode("ascii"), "base64"
+
+
+def hex_id(member: NodeId) -> str:
+    """A member or lease id as JSON and headers spell it."""
+    return f"{member:016x}"
+
+
+def _lease(item: Item) -> str:
+    return hex_id(item.lease) if item.lease else "0"
+
+
+class Renderer:
+    """Renders the answers of one node, with the headers that never change prepared."""
+
+    def __init__(self, node_name: str) -> None:
+        common = {
+            "Server": "raftkv",
+            "X-RaftKV-Node": node_name,
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+        }
+        self._json = {**common, "Content-Type": "application/json"}
+        self._text = {**common, "Content-Type": "text/plain; charset=utf-8"}
+        self._problem = {**common, "Content-Type": "application/problem+json"}
+        self._reads = {
+            (consistency, as_json): {
+                **common,
+                "Content-Type": "application/json" if as_json else "application/octet-stream",
+                # A value that a browser is pointed at must not run as a page of this origin.
+                "Content-Security-Policy": "sandbox",
+                "Vary": "Accept",
+                "X-RaftKV-Consistency": consistency.name.lower(),
+            }
+            for consistency in Consistency
+            for as_json in (False, True)
+        }
+
+    def read(self, asked: ReadKey, result: ReadResult) -> Response:
+        """The value or item, 304, 404 or 412."""
+        headers = self._reads[asked.consistency, asked.as_json].copy()
+        headers[REVISION] = str(result.revision)
+        item = result.item
+        if item is None:
+            if asked.if_match is not None:
+                return self._failed_read(headers, CONDITION_FAILED, "the key does not exist")
+            return self._failed_read(headers, KEY_NOT_FOUND, "the key does not exist")
+        mod_revision = str(item.mod_revision)
+        tag = f'"{mod_revision}-j"' if asked.as_json else f'"{mod_revision}"'
+        headers["ETag"] = tag
+        headers["X-RaftKV-Create-Revision"] = str(item.create_revision)
+        headers["X-RaftKV-Mod-Revision"] = mod_revision
+        headers["X-RaftKV-Version"] = str(item.version)
+        headers["X-RaftKV-Lease"] = _lease(item)
+        if asked.if_match is not None and not asked.if_match.matches(tag):
+            detail = f"the key is at revision {mod_revision}"
+            return self._failed_read(headers, CONDITION_FAILED, detail)
+        if asked.if_none_match is not None and asked.if_none_match.matches(tag):
+            del headers["Content-Type"]
+            return Response(304, headers)
+        if not asked.as_json:
+            return Response(200, headers, item.value)
+        body = _ItemBody(
+            *text_of(item.key),
+            *text_of(item.value),
+            item.create_revision,
+            item.mod_revision,
+            item.version,
+            _lease(item),
+        )
+        return Response(200, headers, _ENCODER.encode(body))
+
+    def write(self, asked: WriteKey, outcome: Outcome) -> Response:
+        """What became of a write."""
+        match outcome:
+            case Written():
+                headers = self._json.copy()
+                headers["ETag"] = f'"{outcome.revision}"'
+                headers[REVISION] = str(outcome.revision)
+                body = _WrittenBody(*text_of(asked.key), outcome.revision, outcome.version)
+                status = 201 if outcome.created else 200
+                return Response(status, headers, _ENCODER.encode(body))
+            case Deleted():
+                headers = self._json.copy()
+                headers[REVISION] = str(outcome.revision)
+                deleted = _DeletedBody(outcome.count, outcome.revision)
+                return Response(200, headers, _ENCODER.encode(deleted))
+            case ConditionFailed():
+                current = outcome.mod_revision
+                detail = f"the key is at revision {current}" if current else "no such key"
+                tag = (("ETag", etag(current)),) if current else ()
+                return self.problem(
+                    Problem(CONDITION_FAILED, detail, tag, outcome.revision), outcome.revision
+                )
+            case TooLarge():
+                what = "appended value" if asked.op is WriteOp.APPEND else "value"
+                detail = f"the {what} would have {outcome.value_bytes} bytes"
+                return self.problem(
+                    Problem(TOO_LARGE, detail, revision=outcome.revision), outcome.revision
+                )
+
+    def redirect(self, location: str, revision: int) -> Response:
+        """Ask again at the leader, with the same method and body."""
+        headers = self._json.copy()
+        headers["Location"] = location
+        headers[REVISION] = str(revision)
+        return Response(307, headers)
+
+    def problem(self, problem: Problem, revision: int | None = None) -> Response:
+        """A failure, with the store's revision where it is known."""
+        headers = self._problem.copy()
+        headers.update(problem.headers)
+        if revision is not None:
+            headers[REVISION] = str(revision)
+        kind = problem.kind
+        if kind.retry_after_seconds is not None:
+            headers["Retry-After"] = str(kind.retry_after_seconds)
+        return Response(kind.status, headers, _problem_body(kind, problem.detail))
+
+    def json(self, value: object, revision: int | None = None) -> Response:
+        """200 with ``value``, a structure of plain values."""
+        headers = self._json.copy()
+        if revision is not None:
+            headers[REVISION] = str(revision)
+        return Response(200, headers, _ENCODER.encode(value))
+
+    def text(self, status: int, body: str) -> Response:
+        """Lines for a probe or a person."""
+        return Response(status, self._text.copy(), body.encode())
+
+    def metrics(self, content_type: str, body: bytes) -> Response:
+        """A scrape's answer."""
+        return Response(200, {**self._text, "Content-Type": content_type}, body)
+
+    def _failed_read(self, headers: dict[str, str], kind: Kind, detail: str) -> Response:
+        headers["Content-Type"] = "application/problem+json"
+        return Response(kind.status, headers, _problem_body(kind, detail))
+
+
+def _problem_body(kind: Kind, detail: str) -> bytes:
+    return _ENCODER.encode(
+        _ProblemBody(
+            f"urn:raftkv:problem:{kind.code}",
+            kind.title,
+            kind.status,
+            detail,
+            kind.code,
+            kind.retryable,
+            kind.outcome,
+        )
+    )
+
+
+def status_body(
+    status: Status, uptime_seconds: float, warnings: tuple[str, ...]
+) -> dict[str, object]:
+    """`GET /v1/status`."""
+    body = msgspec.structs.asdict(status)
+    body["member_id"] = hex_id(status.member_id)
+    body["leader"] = _hex_or_none(status.leader)
+    body["uptime_seconds"] = round(uptime_seconds, 3)
+    body["warnings"] = warnings
+    return body
+
+
+def cluster_body(cluster: ClusterStatus) -> dict[str, object]:
+    """`GET /v1/cluster`."""
+    body = msgspec.structs.asdict(cluster)
+    body["leader"] = _hex_or_none(cluster.leader)
+    for group in ("voters", "learners", "voters_outgoing"):
+        body[group] = [hex_id(member) for member in body[group]]
+    body["joint"] = bool(cluster.voters_outgoing)
+    body["members"] = [_member_body(member) for member in cluster.members]
+    return body
+
+
+def _member_body(member: MemberStatus) -> dict[str, object]:
+    return {**msgspec.structs.asdict(member), "id": hex_id(member.id)}
+
+
+def _hex_or_none(member: NodeId | None) -> str | None:
+    return None if member is None else hex_id(member)

@@ -1,0 +1,167 @@
+"""The node's Prometheus metrics: their names, and how they are filled.
+
+Made once for a process. Counters and histograms are filled where the thing happens (handlers,
+driver); gauges are set at scrape time from what the node says of itself, so that nothing is
+counted twice. Labels never come from keys: every label value is from a closed set, so the number
+of series is bounded. Names are a contract (API contract, 'Metrics').
+"""
+
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.process_collector import ProcessCollector
+
+from raftkv.node.status import ClusterStatus, Status
+
+# From a write that the page cache took to a disk in trouble (node design, rule 12).
+_DISK_SECONDS: Final = (
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0, 20.0,
+)  # fmt: skip
+_REQUEST_SECONDS: Final = (
+    0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 5.0,
+)  # fmt: skip
+_LOOP_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 10.0)
+
+_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
+
+
+class Metrics:
+    """All metrics of one node. Used on the event loop's thread only."""
+
+    def __init__(self) -> None:
+        # A second series for each metric, which nobody graphs.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+
+        #: Filled by the driver and the shell.
+        self.leader_changes = Counter(
+            "raftkv_leader_changes_total", "Times this node saw another leader", registry=registry
+        )
+        self.wal_fsync_seconds = Histogram(
+            "raftkv_wal_fsync_seconds",
+            "Time to write a batch to the log and make it durable",
+            buckets=_DISK_SECONDS,
+            registry=registry,
+        )
+        self.apply_seconds = Histogram(
+            "raftkv_apply_seconds",
+            "Time of one slice of applying committed entries",
+            buckets=_DISK_SECONDS,
+            registry=registry,
+        )
+        self.event_loop_lag_seconds = Histogram(
+            "raftkv_event_loop_lag_seconds",
+            "How late the event loop ran a timer",
+            buckets=_LOOP_SECONDS,
+            registry=registry,
+        )
+
+        #: Filled by the HTTP handlers.
+        self.proposals_committed = Counter(
+            "raftkv_proposals_committed_total",
+            "Writes received here and applied",
+            registry=registry,
+        )
+        self.proposals_failed = Counter(
+            "raftkv_proposals_failed_total",
+            "Writes received here that failed or are unknown",
+            registry=registry,
+        )
+        self._requests = Counter(
+            "raftkv_http_requests_total",
+            "Answered requests",
+            ["route", "method", "code"],
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "raftkv_http_request_seconds",
+            "Time from a request's head to its answer",
+            ["route", "method"],
+            buckets=_REQUEST_SECONDS,
+            registry=registry,
+        )
+        # Children by their labels: the library's own look-up costs more than the increment.
+        self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+        self._gauges = {
+            name: Gauge(f"raftkv_{name}", help_text, registry=registry)
+            for name, help_text in _GAUGES.items()
+        }
+        self._peer_rtt_seconds = Gauge(
+            "raftkv_peer_rtt_seconds",
+            "Round trip to a peer (leader only)",
+            ["peer"],
+            registry=registry,
+        )
+        self._peer_lag_entries = Gauge(
+            "raftkv_peer_lag_entries",
+            "Entries a peer is behind (leader only)",
+            ["peer"],
+            registry=registry,
+        )
+
+    def observe_request(self, route: str, method: str, code: int, seconds: float) -> None:
+        """Count an answered request. ``route`` is a row of the route table, never a path."""
+        children = self._request_children.get((route, method, code))
+        if children is None:
+            method_label = method if method in _METHODS else "other"
+            children = (
+                self._requests.labels(route, method_label, str(code)),
+                self._request_seconds.labels(route, method_label),
+            )
+            if method_label == method:  # the cache is bounded as the labels are
+                self._request_children[route, method, code] = children
+        counter, histogram = children
+        counter.inc()
+        histogram.observe(seconds)
+
+    def render(self, status: Status, cluster: ClusterStatus) -> bytes:
+        """The text of a scrape, with the gauges as ``status`` and ``cluster`` say."""
+        has_leader = status.leader is not None
+        for name, value in (
+            ("has_leader", has_leader),
+            ("is_leader", has_leader and status.leader == status.member_id),
+            ("is_learner", status.role == "learner"),
+            ("term", status.term),
+            ("commit_index", status.commit_index),
+            ("applied_index", status.applied_index),
+            ("last_log_index", status.last_log_index),
+            ("proposals_pending", status.pending_requests),
+            ("db_bytes", status.db_bytes),
+            ("keys", status.keys),
+            ("revision", status.revision),
+        ):
+            self._gauges[name].set(value)
+        self._peer_rtt_seconds.clear()
+        self._peer_lag_entries.clear()
+        for member in cluster.members:
+            if member.id == status.member_id:
+                continue
+            if member.rtt_seconds is not None:
+                self._peer_rtt_seconds.labels(member.name).set(member.rtt_seconds)
+            if member.lag_entries is not None:
+                self._peer_lag_entries.labels(member.name).set(member.lag_entries)
+        return generate_latest(self.registry)
+
+
+_GAUGES: Final = {
+    "has_leader": "Whether this node knows a leader",
+    "is_leader": "Whether this node leads",
+    "is_learner": "Whether this node is a learner",
+    "term": "Current term",
+    "commit_index": "Highest index known to be committed",
+    "applied_index": "Highest index applied to the store",
+    "last_log_index": "Last index of the log",
+    "proposals_pending": "Requests waiting for the node's answer",
+    "db_bytes": "Size of the store",
+    "keys": "Keys in the store",
+    "revision": "Revision of the store",
+}
