@@ -1,0 +1,90 @@
+"""`make e2e`: RaftKV on a real Kubernetes, scenario by scenario, with a table at the end."""
+
+import argparse
+import sys
+import time
+import traceback
+
+from tests.e2e import diagnostics
+from tests.e2e.environment import open_cluster
+from tests.e2e.kubectl import E2EError, Kubectl
+from tests.e2e.operator_install import NAMESPACE as OPERATOR_NAMESPACE
+from tests.e2e.report import Row, render
+from tests.e2e.scenarios import SCENARIOS, Scenario
+from tests.e2e.suite import CLUSTERS_NAMESPACE, Suite
+
+
+def main() -> int:
+    """Run the scenarios; 0 when all passed."""
+    options = _parse_options()
+    if options.list:
+        for scenario in SCENARIOS:
+            _say(f"{scenario.name:28} {scenario.behaviour}")
+        return 0
+    unknown = set(options.only or ()) - {scenario.name for scenario in SCENARIOS}
+    if unknown:
+        _say(f"no such scenario: {', '.join(sorted(unknown))}; see --list")
+        return 2
+    chosen = [item for item in SCENARIOS if not options.only or item.name in options.only]
+    try:
+        with open_cluster(options.image, keep=options.keep) as kubectl:
+            rows = _run_all(kubectl, options.image, chosen, keep=options.keep)
+    except E2EError as error:
+        _say(f"cannot run: {error}")
+        return 1
+    failed = [row for row in rows if row.failure]
+    _say(f"\n{render(rows)}\n")
+    for row in failed:
+        _say(f"FAILED {row.name}: {row.failure}")
+    _say(f"{len(rows) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.e2e", description=__doc__)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run these scenarios only")
+    parser.add_argument("--list", action="store_true", help="name the scenarios and end")
+    parser.add_argument("--keep", action="store_true", help="leave everything as it is at the end")
+    parser.add_argument("--image", default="raftkv:dev", help="image of operator and nodes")
+    return parser.parse_args()
+
+
+def _run_all(kubectl: Kubectl, image: str, chosen: list[Scenario], *, keep: bool) -> list[Row]:
+    suite = Suite(kubectl, image)
+    suite.open()
+    rows: list[Row] = []
+    began = time.monotonic()
+    for scenario in chosen:
+        _say(f"[{time.monotonic() - began:6.1f} s] {scenario.name}: {scenario.behaviour}")
+        rows.append(_run(suite, scenario))
+    if not keep:
+        rows.append(_run(suite, Scenario("clean-up", "nothing is left and nothing hangs", _close)))
+    return rows
+
+
+def _run(suite: Suite, scenario: Scenario) -> Row:
+    row = suite.row = Row(scenario.name, scenario.behaviour)
+    began = time.monotonic()
+    try:
+        scenario.run(suite)
+    except E2EError as error:
+        row.failure = str(error)
+    except Exception:  # noqa: BLE001 - one scenario's bug must not hide the others' results
+        row.failure = traceback.format_exc()
+    row.seconds = time.monotonic() - began
+    if row.failure:
+        _say(f"FAILED after {row.seconds:.1f} s: {row.failure}")
+        _say(diagnostics.collect(suite.kubectl, [CLUSTERS_NAMESPACE], OPERATOR_NAMESPACE))
+    return row
+
+
+def _close(suite: Suite) -> None:
+    suite.close()
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - the harness reports to its terminal
+
+
+if __name__ == "__main__":
+    sys.exit(main())

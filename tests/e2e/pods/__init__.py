@@ -1,0 +1,1 @@
+"""What runs inside the cluster under test: mounted into pods of the RaftKV image."""
