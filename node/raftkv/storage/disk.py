@@ -12,7 +12,7 @@ performed and the task is resumed by throwing `DiskError` into it.
 """
 
 from collections.abc import Generator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -136,3 +136,27 @@ class DiskError(Exception):
         self.op = op
         self.errno = errno
         self.reason = reason
+
+
+class Disk(Protocol):
+    """What performs operations: `os_disk.OsDisk`, or the simulation's."""
+
+    def perform(self, ops: DiskOps) -> list[DiskResult]:
+        """Perform ``ops`` in order, blocking; raises `DiskError` for the first that fails."""
+        ...
+
+
+def run_task(disk: Disk, task: DiskTask[T]) -> T:
+    """Run a whole task on ``disk``, blocking, and return what it returns."""
+    try:
+        ops = next(task)
+        while True:
+            try:
+                results = disk.perform(ops)
+            except DiskError as error:
+                ops = task.throw(error)
+            else:
+                ops = task.send(results)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
