@@ -1,5 +1,7 @@
 # Every target installs what it needs into .venv from a hash-pinned lock. `make help` lists them.
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3)
+# The newest that runs: a version manager's stub on the PATH is not a Python.
+PYTHON ?= $(or $(shell for python in python3.13 python3.12 python3.11; do \
+  $$python --version >/dev/null 2>&1 && echo $$python && break; done), python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

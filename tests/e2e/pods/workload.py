@@ -141,7 +141,7 @@ class Workload:
             ) as response:
                 body = await response.read()
                 return_ns = time.monotonic_ns()
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return self._fail(asked, Certainty.NOT_COMMITTED, _describe(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return self._fail(asked, Certainty.UNKNOWN, _describe(error))
