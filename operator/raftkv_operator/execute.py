@@ -1,0 +1,210 @@
+"""Perform actions, one after the other; stop at the first that fails.
+
+Called by `raftkv_operator.reconcile`. Decides nothing. What an action found to be different from
+what its pass had seen is an error here and a new look in the next pass.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import assert_never
+
+from msgspec import Struct
+
+from raftkv_operator import names
+from raftkv_operator.actions import (
+    Action,
+    Apply,
+    Bootstrap,
+    Delete,
+    PostEvent,
+    RecordBootstrap,
+    ReplacePod,
+    WriteStatus,
+    describe,
+)
+from raftkv_operator.api import parse_status, to_json
+from raftkv_operator.clusters import Clusters, cluster_key
+from raftkv_operator.errors import (
+    ConflictError,
+    ForbiddenError,
+    KubeError,
+    NodeError,
+    RejectedError,
+)
+from raftkv_operator.failpoints import Failpoints
+from raftkv_operator.kube import Kube
+from raftkv_operator.lease import Gate
+from raftkv_operator.node_client import BootstrapTarget, Nodes
+from raftkv_operator.objects import JsonObject, Kind
+from raftkv_operator.plan import Problem
+from raftkv_operator.resources import OWNED_KINDS, POD
+from raftkv_operator.watch import Caches
+
+logger = logging.getLogger(__name__)
+
+EVENT = Kind("v1", "Event", "events")
+_OWNED = {kind.name: kind for kind in OWNED_KINDS}
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How far a list of actions came."""
+
+    done: int = 0
+    problem: Problem | None = None  # why it stopped, when the user should know
+    is_stale: bool = False  # it stopped because the pass had seen something outdated
+
+
+class Executor:
+    """Performs actions with the clients it is given."""
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        caches: Caches,
+        nodes: Nodes,
+        clusters: Clusters,
+        gate: Gate,
+        failpoints: Failpoints,
+    ) -> None:
+        self._kube = kube
+        self._caches = caches
+        self._nodes = nodes
+        self._clusters = clusters
+        self._gate = gate
+        self._failpoints = failpoints
+
+    async def execute(
+        self, body: JsonObject, actions: Sequence[Action], *, now: datetime
+    ) -> Outcome:
+        """Perform ``actions`` for the cluster read as ``body``."""
+        for done, action in enumerate(actions):
+            if not self._gate.is_open:
+                return Outcome(done=done, is_stale=True)
+            logger.log(
+                logging.DEBUG if isinstance(action, WriteStatus) else logging.INFO,
+                "%s/%s: %s",
+                *cluster_key(body),
+                describe(action),
+            )
+            self._failpoints.reach(f"before:{action.point}")
+            try:
+                await self._perform(body, action, now)
+            except ConflictError as error:
+                logger.info("%s/%s: seen too late: %s", *cluster_key(body), error)
+                await self._refresh(body)
+                return Outcome(done=done, is_stale=True)
+            except (KubeError, NodeError) as error:
+                logger.warning("%s/%s: %s failed: %s", *cluster_key(body), action.point, error)
+                return Outcome(done=done, problem=_problem(action, error))
+            self._failpoints.reach(f"after:{action.point}")
+        return Outcome(done=len(actions))
+
+    async def _perform(self, body: JsonObject, action: Action, now: datetime) -> None:
+        namespace = body["metadata"]["namespace"]
+        match action:
+            case Apply(item=item, live_uid=live_uid):
+                answer = await self._kube.apply(_OWNED[item["kind"]], item, live_uid=live_uid)
+                cache = self._caches.of(item["kind"], namespace)
+                assert cache is not None
+                cache.put(answer)
+            case Delete(kind=kind, name=name, uid=uid):
+                await self._kube.delete(_OWNED[kind], namespace, name, uid=uid)
+            case ReplacePod(name=name, uid=uid):
+                await self._kube.delete(POD, namespace, name, uid=uid)
+            case RecordBootstrap(record=record):
+                recorded = {"clusterID": record.cluster_id, "bootstrap": to_json(record)}
+                await self._write_status(body, {**(body.get("status") or {}), **recorded})
+            case Bootstrap():
+                await self._bootstrap(body, action)
+            case PostEvent():
+                await self._post_event(body, action, now)
+            case WriteStatus(status=status):
+                await self._write_status(body, to_json(status))
+            case _:
+                assert_never(action)
+
+    async def _write_status(self, body: JsonObject, status: JsonObject) -> None:
+        """Replace the status of exactly the object that was read (its resourceVersion)."""
+        item = {**body, "status": status}
+        answer = await self._kube.replace(names.CLUSTER_KIND, item, subresource="status")
+        self._clusters.put(answer)
+
+    async def _bootstrap(self, body: JsonObject, action: Bootstrap) -> None:
+        """Rule 1: read the record again, see that the pod is the founder, then call it."""
+        key = cluster_key(body)
+        current = await self._kube.get(names.CLUSTER_KIND, key.namespace, key.name)
+        is_same = current["metadata"]["uid"] == body["metadata"]["uid"]
+        if not is_same or parse_status(current).bootstrap != action.record:
+            raise ConflictError("the recorded members changed")
+        founder = action.record.members[0]
+        status = await self._nodes.status(action.ip)
+        if (status.name, status.member_id) != (founder.pod, founder.member_id):
+            raise ConflictError(f"{action.ip} is {status.name} {status.member_id} by now")
+        members = [
+            BootstrapTarget(
+                id=member.member_id,
+                name=member.pod,
+                peer_url=names.peer_url(key.name, key.namespace, member.pod),
+                client_url=names.client_url(key.name, key.namespace, member.pod),
+            )
+            for member in action.record.members
+        ]
+        await self._nodes.bootstrap(action.ip, action.record.cluster_id, members)
+
+    async def _post_event(self, body: JsonObject, action: PostEvent, now: datetime) -> None:
+        """Post under the deterministic name; that it is there already is success."""
+        metadata = body["metadata"]
+        time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{metadata['name']}.{action.name}",
+                "namespace": metadata["namespace"],
+            },
+            "involvedObject": {
+                "apiVersion": names.CLUSTER_KIND.api_version,
+                "kind": names.CLUSTER_KIND.name,
+                "namespace": metadata["namespace"],
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+            },
+            "type": action.type,
+            "reason": action.reason,
+            "message": action.message[:1024],  # the API server's limit
+            "source": {"component": names.FIELD_MANAGER},
+            "reportingComponent": names.FIELD_MANAGER,
+            "firstTimestamp": time,
+            "lastTimestamp": time,
+            "count": 1,
+        }
+        try:
+            await self._kube.create(EVENT, event)
+        except ConflictError:
+            logger.debug("event %s was posted before", action.name)
+        except KubeError as error:
+            # An Event is a courtesy: what it tells is in the status as well.
+            logger.warning("event %s was not posted: %s", action.reason, error)
+
+    async def _refresh(self, body: JsonObject) -> None:
+        """Read the cluster anew, rather than fail again until the watch has caught up."""
+        key = cluster_key(body)
+        try:
+            self._clusters.put(await self._kube.get(names.CLUSTER_KIND, *key))
+        except KubeError as error:
+            logger.debug("%s/%s: %s", *key, error)
+
+
+def _problem(action: Action, error: Exception) -> Problem:
+    """What the user reads about a failed action."""
+    match error:
+        case RejectedError():
+            return Problem("InvalidSpec", f"Kubernetes refuses to {describe(action)}: {error}")
+        case ForbiddenError():
+            return Problem("Forbidden", f"not allowed to {describe(action)}: {error}")
+        case NodeError():
+            return Problem("NodeRefused", f"could not {describe(action)}: {error}")
+        case _:
+            return Problem("KubernetesError", f"could not {describe(action)}: {error}")

@@ -1,0 +1,187 @@
+"""Read everything that one pass needs, once, into an `Observed`.
+
+Called by `raftkv_operator.reconcile`. Objects and pods come from the watch caches; an object that
+should exist but is not cached is asked for, since a foreign one carries no label of ours (rule 9).
+Nodes are asked in parallel and by IP; an answer under another name is no answer (rule 14).
+"""
+
+import asyncio
+import logging
+
+from raftkv_operator import names
+from raftkv_operator.api import Cluster
+from raftkv_operator.errors import NodeError, NotFoundError
+from raftkv_operator.kube import Kube
+from raftkv_operator.node_client import Nodes
+from raftkv_operator.objects import (
+    JsonObject,
+    ObjectKey,
+    annotations_of,
+    is_controlled_by,
+    is_deleting,
+    key_of,
+)
+from raftkv_operator.observed import NodeCluster, NodeStatus, Observed, PodView
+from raftkv_operator.resources import OWNED_KINDS, POD, POD_MONITOR, STATEFUL_SET, claimed_keys
+from raftkv_operator.watch import Caches
+
+logger = logging.getLogger(__name__)
+
+
+async def observe(cluster: Cluster, *, kube: Kube, caches: Caches, nodes: Nodes) -> Observed:
+    """Look at the objects, pods and nodes of ``cluster``.
+
+    Raises:
+        KubeError: an object could not be read; then nothing is known for sure.
+    """
+    has_pod_monitors = caches.of(POD_MONITOR.name, cluster.namespace) is not None
+    objects = await _objects(cluster, kube, caches)
+    stateful_set = objects.get(ObjectKey(STATEFUL_SET.name, names.stateful_set(cluster.name)))
+    pods = [] if stateful_set is None else _pods(cluster, caches, stateful_set)
+    statuses = await asyncio.gather(*(_ask_status(nodes, pod) for pod in pods))
+    configs = await asyncio.gather(
+        *(
+            _ask_cluster(nodes, pod, status)
+            for pod, status in zip(pods, _whom_to_ask(statuses), strict=True)
+        )
+    )
+    return Observed(
+        objects=objects,
+        pods=tuple(
+            _pod_view(cluster, pod, status, config)
+            for pod, status, config in zip(pods, statuses, configs, strict=True)
+        ),
+        has_pod_monitors=has_pod_monitors,
+    )
+
+
+async def _objects(cluster: Cluster, kube: Kube, caches: Caches) -> dict[ObjectKey, JsonObject]:
+    """The live objects under the names of the cluster's children, whoever owns them."""
+    objects: dict[ObjectKey, JsonObject] = {}
+    for kind in OWNED_KINDS:
+        cache = caches.of(kind.name, cluster.namespace)
+        if cache is None:
+            continue
+        for item in cache.of_cluster(cluster.namespace, cluster.name):
+            objects[key_of(item)] = item
+    for kind, name in claimed_keys(cluster):
+        key = ObjectKey(kind.name, name)
+        if key in objects or caches.of(kind.name, cluster.namespace) is None:
+            continue
+        try:
+            objects[key] = await kube.get(kind, cluster.namespace, name)
+        except NotFoundError:
+            continue
+    return objects
+
+
+def _pods(cluster: Cluster, caches: Caches, stateful_set: JsonObject) -> list[JsonObject]:
+    """The pods of the live StatefulSet, by ordinal."""
+    cache = caches.of(POD.name, cluster.namespace)
+    assert cache is not None
+    uid = stateful_set["metadata"]["uid"]
+    pods = [
+        pod
+        for pod in cache.of_cluster(cluster.namespace, cluster.name)
+        if is_controlled_by(pod, uid)
+        and names.ordinal_of(cluster.name, pod["metadata"]["name"]) is not None
+    ]
+    pods.sort(key=lambda pod: names.ordinal_of(cluster.name, pod["metadata"]["name"]) or 0)
+    return pods
+
+
+async def _ask_status(nodes: Nodes, pod: JsonObject) -> NodeStatus | None:
+    """What the node in ``pod`` says of itself; None when it does not answer by its own name."""
+    ip = pod.get("status", {}).get("podIP")
+    if ip is None:
+        return None
+    name = pod["metadata"]["name"]
+    try:
+        status = await nodes.status(ip)
+    except NodeError as error:
+        logger.debug("%s at %s: %s", name, ip, error)
+        return None
+    if status.name != name:
+        logger.warning("%s was asked at %s, but %s answered", name, ip, status.name)
+        return None
+    return status
+
+
+def _whom_to_ask(statuses: list[NodeStatus | None]) -> list[NodeStatus | None]:
+    """For each pod, its status if its configuration is worth asking for, else None.
+
+    The leaders if there are any (two, for a moment, after an election); else every node that
+    belongs to a cluster.
+    """
+    leaders = [
+        status if status is not None and status.leader == status.member_id else None
+        for status in statuses
+    ]
+    if any(leaders):
+        return leaders
+    return [
+        status if status is not None and status.cluster_id is not None else None
+        for status in statuses
+    ]
+
+
+async def _ask_cluster(
+    nodes: Nodes, pod: JsonObject, status: NodeStatus | None
+) -> NodeCluster | None:
+    if status is None:
+        return None
+    try:
+        return await nodes.cluster(pod["status"]["podIP"])
+    except NodeError as error:
+        logger.debug("%s: %s", status.name, error)
+        return None
+
+
+def _pod_view(
+    cluster: Cluster, pod: JsonObject, status: NodeStatus | None, config: NodeCluster | None
+) -> PodView:
+    metadata = pod["metadata"]
+    ordinal = names.ordinal_of(cluster.name, metadata["name"])
+    assert ordinal is not None
+    return PodView(
+        name=metadata["name"],
+        ordinal=ordinal,
+        uid=metadata["uid"],
+        ip=pod.get("status", {}).get("podIP"),
+        is_ready=_is_ready(pod),
+        is_deleting=is_deleting(pod),
+        template_hash=annotations_of(pod).get(names.ANNOTATION_TEMPLATE_HASH),
+        trouble=_trouble(pod),
+        node=status,
+        config=config,
+    )
+
+
+def _is_ready(pod: JsonObject) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+
+
+def _trouble(pod: JsonObject) -> str | None:
+    """Why the pod does not run, in Kubernetes' words; None when it does."""
+    status = pod.get("status", {})
+    for container in status.get("containerStatuses") or ():
+        waiting = container.get("state", {}).get("waiting")
+        if waiting is not None:
+            return _sentence(waiting)
+        terminated = container.get("state", {}).get("terminated")
+        if terminated is not None:
+            return f"exited with code {terminated.get('exitCode')}"
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return _sentence(condition)
+    return None
+
+
+def _sentence(state: JsonObject) -> str:
+    """Reason and message, without the parts that change from try to try."""
+    reason = str(state.get("reason", ""))
+    # "CrashLoopBackOff: back-off 5m0s restarting ..." would rewrite the status with each try.
+    if reason in {"CrashLoopBackOff", "ImagePullBackOff"} or not state.get("message"):
+        return reason
+    return f"{reason}: {state['message']}"

@@ -1,0 +1,134 @@
+"""One pass over one cluster: observe -> plan -> execute -> status. The only orchestrator.
+
+Called by the work queue, for one cluster at a time. Level-triggered: what woke it is not known and
+does not matter, and nothing is remembered from pass to pass.
+
+1. Nothing happens on a stale view: the caches must follow their watches, the Lease must be held.
+2. Observe objects, pods and nodes. 3. Plan, purely. 4. Execute, in order, up to a first failure.
+5. Write the status and post Events, only where they differ from the last.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from raftkv_operator.actions import Action, RecordBootstrap, WriteStatus
+from raftkv_operator.api import Status, parse_cluster, parse_status, to_json
+from raftkv_operator.clusters import ClusterKey, Clusters
+from raftkv_operator.errors import InvalidSpecError
+from raftkv_operator.execute import Executor
+from raftkv_operator.kube import Kube
+from raftkv_operator.lease import Gate
+from raftkv_operator.metrics import Metrics
+from raftkv_operator.node_client import Nodes
+from raftkv_operator.objects import JsonObject
+from raftkv_operator.observe import observe
+from raftkv_operator.plan import plan
+from raftkv_operator.status import build_status, events_between, invalid_status
+from raftkv_operator.watch import Caches
+
+logger = logging.getLogger(__name__)
+
+NOT_READY_SECONDS = 1.0  # until the caches and the Lease are looked at again
+STALE_SECONDS = 0.5
+FAILED_SECONDS = 5.0
+
+
+class Reconciler:
+    """Everything a pass needs; holds no state of its own."""
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        caches: Caches,
+        nodes: Nodes,
+        clusters: Clusters,
+        gate: Gate,
+        executor: Executor,
+        metrics: Metrics,
+        new_cluster_id: Callable[[], str],
+        now: Callable[[], datetime],
+        operator_namespace: str | None,
+    ) -> None:
+        self._kube = kube
+        self._caches = caches
+        self._nodes = nodes
+        self._clusters = clusters
+        self._gate = gate
+        self._executor = executor
+        self._metrics = metrics
+        self._new_cluster_id = new_cluster_id
+        self._now = now
+        self._operator_namespace = operator_namespace
+
+    async def reconcile(self, key: ClusterKey) -> float | None:
+        """Make one pass; returns when to look again in seconds, None for the usual resync.
+
+        Raises:
+            KubeError: something could not be read; nothing was done.
+        """
+        body = self._clusters.get(key)
+        if body is None:
+            return None
+        if not self._gate.is_open or not self._caches.is_current:
+            return NOT_READY_SECONDS
+        with self._metrics.reconcile_seconds.time():
+            self._metrics.reconcile_total.inc()
+            return await self._pass(body)
+
+    async def _pass(self, body: JsonObject) -> float | None:
+        now = self._now()
+        try:
+            cluster = parse_cluster(body)
+        except InvalidSpecError as error:
+            await self._report_invalid(body, str(error), now)
+            return None
+        if cluster.is_deleting:
+            return None  # owner references do the rest (rule 11)
+        observed = await observe(cluster, kube=self._kube, caches=self._caches, nodes=self._nodes)
+        planned = plan(
+            cluster,
+            observed,
+            operator_namespace=self._operator_namespace,
+            new_cluster_id=self._new_cluster_id(),
+        )
+        outcome = await self._executor.execute(body, planned.actions, now=now)
+        if outcome.is_stale:
+            return STALE_SECONDS
+        if any(isinstance(item, RecordBootstrap) for item in planned.actions[: outcome.done]):
+            return 0.0  # the record is acted on only after it was read again (rule 1)
+        failures = () if outcome.problem is None else (outcome.problem,)
+        status = build_status(cluster, observed, planned, failures, _rfc3339(now))
+        self._metrics.report(cluster, status)
+        if not await self._report(body, cluster.status, status, now):
+            return STALE_SECONDS
+        if outcome.problem is not None:
+            self._metrics.reconcile_errors_total.inc()
+            return FAILED_SECONDS
+        if planned.actions:
+            return STALE_SECONDS  # see what they led to
+        return None if planned.wait is None else planned.wait.seconds
+
+    async def _report_invalid(self, body: JsonObject, message: str, now: datetime) -> None:
+        """A spec that cannot be read: say so and change nothing."""
+        try:
+            last = parse_status(body)
+        except InvalidSpecError:
+            last = Status()
+        generation = body["metadata"].get("generation", 0)
+        status = invalid_status(last, generation, message, _rfc3339(now))
+        await self._report(body, last, status, now)
+
+    async def _report(self, body: JsonObject, last: Status, status: Status, now: datetime) -> bool:
+        """Post what changed and write the status if it differs; False when it was outdated."""
+        if to_json(status) == (body.get("status") or {}):
+            return True
+        uid = body["metadata"]["uid"]
+        actions: list[Action] = [*events_between(uid, last, status), WriteStatus(status)]
+        outcome = await self._executor.execute(body, actions, now=now)
+        return outcome.done == len(actions)
+
+
+def _rfc3339(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,124 @@
+"""One module per child object, each a pure ``build(cluster, ...)`` to a dict.
+
+`desired_objects` is the ordered list of all of them; `raftkv_operator.plan` compares it with what
+lives. A builder leaves out what is empty: the API server does too, and an empty value would look
+like drift for ever. To add a child: its builder here, its kind in `OWNED_KINDS`, its verbs in the
+chart's role, its golden file in tests/operator/testdata.
+"""
+
+import hashlib
+import json
+
+from msgspec import Struct
+
+from raftkv_operator import names
+from raftkv_operator.api import Cluster
+from raftkv_operator.objects import JsonObject, Kind
+from raftkv_operator.resources import (
+    client_service,
+    config_map,
+    network_policy,
+    peer_service,
+    pod_disruption_budget,
+    pod_monitor,
+    service_account,
+    stateful_set,
+)
+
+STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
+SERVICE = Kind("v1", "Service", "services")
+CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
+SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
+POD_DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+POD_MONITOR = Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors")
+
+POD = Kind("v1", "Pod", "pods")  # made by the StatefulSet, watched by us
+
+OWNED_KINDS = (
+    SERVICE_ACCOUNT,
+    CONFIG_MAP,
+    SERVICE,
+    NETWORK_POLICY,
+    POD_DISRUPTION_BUDGET,
+    STATEFUL_SET,
+    POD_MONITOR,
+)
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What the planner decided about the objects; builders never decide."""
+
+    replicas: int  # of the StatefulSet (rule 4)
+    voters: int  # for the disruption budget
+    operator_namespace: str | None  # None: the operator runs outside of Kubernetes
+    has_pod_monitors: bool
+    # Parts of the live objects that this pass must not change, or None.
+    live_stateful_set: JsonObject | None = None
+    frozen_config_map: JsonObject | None = None
+    is_template_frozen: bool = False
+
+
+def desired_objects(cluster: Cluster, wanted: Wanted) -> list[JsonObject]:
+    """All objects that should exist now, in the order in which they are applied.
+
+    What pods need comes before the StatefulSet, so that no pod starts without its settings or
+    without its network policy. The client Service comes last, and the planner holds it back until
+    the initial voters formed (rule 25).
+    """
+    spec = cluster.spec
+    desired = [
+        service_account.build(cluster),
+        config_map.build(cluster, frozen=wanted.frozen_config_map),
+        peer_service.build(cluster),
+    ]
+    if spec.network_policy.enabled:
+        desired.append(network_policy.build(cluster, operator_namespace=wanted.operator_namespace))
+    if spec.pod_disruption_budget.enabled and wanted.voters > 1:
+        desired.append(pod_disruption_budget.build(cluster, voters=wanted.voters))
+    desired.append(
+        stateful_set.build(
+            cluster,
+            replicas=wanted.replicas,
+            live=wanted.live_stateful_set,
+            is_template_frozen=wanted.is_template_frozen,
+        )
+    )
+    if spec.monitoring.pod_monitor and wanted.has_pod_monitors:
+        desired.append(pod_monitor.build(cluster))
+    desired.append(client_service.build(cluster))
+    return [_finish(cluster, item) for item in desired]
+
+
+def claimed_keys(cluster: Cluster) -> list[tuple[Kind, str]]:
+    """Kind and name of everything that the spec makes ours, whether it exists or not."""
+    name, spec = cluster.name, cluster.spec
+    keys = [
+        (SERVICE_ACCOUNT, names.service_account(name)),
+        (CONFIG_MAP, names.config_map(name)),
+        (SERVICE, names.peer_service(name)),
+        (SERVICE, names.client_service(name)),
+        (STATEFUL_SET, names.stateful_set(name)),
+    ]
+    if spec.network_policy.enabled:
+        keys.append((NETWORK_POLICY, names.network_policy(name)))
+    if spec.pod_disruption_budget.enabled and spec.replicas > 1:
+        keys.append((POD_DISRUPTION_BUDGET, names.pod_disruption_budget(name)))
+    if spec.monitoring.pod_monitor:
+        keys.append((POD_MONITOR, names.pod_monitor(name)))
+    return keys
+
+
+def _finish(cluster: Cluster, item: JsonObject) -> JsonObject:
+    """Add what all children share: namespace, labels, owner, and the hash of what is applied."""
+    metadata = dict(item["metadata"])
+    metadata["namespace"] = cluster.namespace
+    metadata["labels"] = names.labels(cluster.name)
+    metadata["ownerReferences"] = [names.owner_reference(cluster.name, cluster.uid)]
+    built = {**item, "metadata": metadata}
+    digest = hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest()[:16]
+    metadata["annotations"] = {
+        **(metadata.get("annotations") or {}),
+        names.ANNOTATION_APPLIED_HASH: digest,
+    }
+    return built

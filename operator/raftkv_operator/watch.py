@@ -1,0 +1,136 @@
+"""The objects that the operator owns, kept current by one list and watch per kind and namespace.
+
+Called by `main`, which runs the watches, and by `observe`, which reads. A label selector on the
+server keeps everyone else's objects out (rule 12). Invariant: a cache that lost its watch says so
+by `is_current`, and no pass acts on it until it has listed again (rule 14).
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable
+
+from raftkv_operator import names
+from raftkv_operator.errors import GoneError, KubeError
+from raftkv_operator.kube import Kube
+from raftkv_operator.objects import JsonObject, Kind, labels_of
+
+logger = logging.getLogger(__name__)
+
+_BACKOFF_MIN_SECONDS = 0.2
+_BACKOFF_MAX_SECONDS = 3.0
+
+# Called with the namespace and the cluster that an object belongs to.
+Wake = Callable[[str, str], None]
+
+
+class Cache:
+    """Objects of one kind, in one namespace or in all."""
+
+    def __init__(self, kube: Kube, kind: Kind, namespace: str | None, wake: Wake) -> None:
+        self.kind = kind
+        self.namespace = namespace
+        self.is_current = False
+        self._kube = kube
+        self._wake = wake
+        self._items: dict[tuple[str, str], JsonObject] = {}
+
+    def get(self, namespace: str, name: str) -> JsonObject | None:
+        """The object, or None."""
+        return self._items.get((namespace, name))
+
+    def of_cluster(self, namespace: str, cluster: str) -> list[JsonObject]:
+        """The objects that carry the cluster's instance label."""
+        return [
+            item
+            for (where, _), item in sorted(self._items.items())
+            if where == namespace and labels_of(item).get(names.LABEL_INSTANCE) == cluster
+        ]
+
+    def put(self, item: JsonObject) -> None:
+        """Take over an answer of our own write, ahead of the watch."""
+        metadata = item["metadata"]
+        self._items[(metadata["namespace"], metadata["name"])] = item
+
+    async def run(self) -> None:
+        """List, watch, and list again when the watch is lost; until cancelled."""
+        backoff_seconds = _BACKOFF_MIN_SECONDS
+        while True:
+            try:
+                since = await self._list()
+                backoff_seconds = _BACKOFF_MIN_SECONDS
+                await self._watch(since)
+            except GoneError:
+                logger.info("watch of %s is too old, listing again", self.kind.plural)
+            except KubeError as error:
+                logger.warning("watch of %s: %s", self.kind.plural, error)
+            self.is_current = False
+            # Jitter: the watches of all kinds break together when the API server restarts.
+            await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.0))  # noqa: S311
+            backoff_seconds = min(backoff_seconds * 2, _BACKOFF_MAX_SECONDS)
+
+    async def _list(self) -> str:
+        items, since = await self._kube.list(
+            self.kind, self.namespace, selector=names.MANAGED_BY_SELECTOR
+        )
+        before = self._items
+        self._items = {
+            (item["metadata"]["namespace"], item["metadata"]["name"]): item for item in items
+        }
+        self.is_current = True
+        # Also those that vanished while nobody watched.
+        self._wake_owners([*before.values(), *items])
+        return since
+
+    async def _watch(self, since: str) -> None:
+        """Follow changes; a watch that the server ends in good order is simply continued."""
+        while True:
+            async for change in self._kube.watch(
+                self.kind, self.namespace, since=since, selector=names.MANAGED_BY_SELECTOR
+            ):
+                item = change["object"]
+                since = item["metadata"]["resourceVersion"]
+                if change["type"] == "BOOKMARK":
+                    continue
+                key = (item["metadata"]["namespace"], item["metadata"]["name"])
+                if change["type"] == "DELETED":
+                    self._items.pop(key, None)
+                else:
+                    self._items[key] = item
+                self._wake_owners([item])
+
+    def _wake_owners(self, items: Iterable[JsonObject]) -> None:
+        owners = {
+            (item["metadata"]["namespace"], labels_of(item).get(names.LABEL_INSTANCE))
+            for item in items
+        }
+        for namespace, cluster in owners:
+            if cluster is not None:
+                self._wake(namespace, cluster)
+
+
+class Caches:
+    """The caches of all kinds and watched namespaces."""
+
+    def __init__(
+        self, kube: Kube, kinds: Iterable[Kind], namespaces: Iterable[str], wake: Wake
+    ) -> None:
+        """No namespaces: the whole of Kubernetes is watched."""
+        scopes: list[str | None] = list(namespaces) or [None]
+        self._caches = {
+            (kind.name, scope): Cache(kube, kind, scope, wake) for kind in kinds for scope in scopes
+        }
+        self._is_clusterwide = scopes == [None]
+
+    def all(self) -> list[Cache]:
+        """Every cache, to be run."""
+        return list(self._caches.values())
+
+    def of(self, kind: str, namespace: str) -> Cache | None:
+        """The cache that holds ``kind`` in ``namespace``; None when it is not watched."""
+        return self._caches.get((kind, None if self._is_clusterwide else namespace))
+
+    @property
+    def is_current(self) -> bool:
+        """Whether every cache follows its watch."""
+        return all(cache.is_current for cache in self._caches.values())
