@@ -53,6 +53,7 @@ class Workload:
     refusals: Counter[str] = field(default_factory=Counter)  # answers that no request should get
     started_ns: int = 0
     stopped_ns: int = 0
+    progress: asyncio.Event = field(default_factory=asyncio.Event)  # set by every acknowledgement
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -151,6 +152,7 @@ class Workload:
         self.history.append(_with(asked, return_ns=return_ns, **answer))
         if kind is not Kind.GET:
             self.acknowledged_ns.append(return_ns)
+            self.progress.set()
         return False
 
     def _refused(self, asked: Operation, status: int, body: bytes) -> bool:
