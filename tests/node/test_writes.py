@@ -1,0 +1,122 @@
+"""Where a write is, and what may be said of it (node design, rule 18)."""
+
+from raftkv.node.writes import Origin, PendingWrite, ReplyBook, Writes
+from raftkv.raft.messages import EntryId
+
+LEADER = 7
+
+
+def _write(number: int, deadline: float = 5.0, origin: Origin | None = None) -> PendingWrite:
+    return PendingWrite(number, b"x" * 10, deadline, origin)
+
+
+def _held(writes: Writes) -> list[int]:
+    return [write.id for write in writes.held]
+
+
+def test_a_batch_respects_both_limits_but_takes_at_least_one() -> None:
+    writes = Writes()
+    for number in range(5):
+        writes.hold(_write(number))
+    assert [w.id for w in writes.take_batch(2, 1000)] == [0, 1]
+    assert [w.id for w in writes.take_batch(10, 25)] == [2, 3]
+    assert [w.id for w in writes.take_batch(10, 1)] == [4]
+    assert writes.held_bytes == 0
+
+
+def test_a_batch_that_is_put_back_keeps_its_place() -> None:
+    writes = Writes()
+    for number in range(4):
+        writes.hold(_write(number))
+    writes.put_back(writes.take_batch(2, 1000))
+    assert _held(writes) == [0, 1, 2, 3]
+    assert writes.held_bytes == 40
+
+
+def test_rule_18_a_held_write_that_expires_is_certainly_not_committed() -> None:
+    writes = Writes()
+    writes.hold(_write(1, deadline=1.0))
+    writes.hold(_write(2, deadline=3.0))
+    assert [w.id for w in writes.expire_held(2.0)] == [1]
+    assert _held(writes) == [2]
+    assert writes.expire_sent(9.0) == []
+
+
+def test_rule_18_a_forwarded_write_is_lost_with_the_link_to_its_leader_only() -> None:
+    writes = Writes()
+    writes.hold(_write(1))
+    writes.hold(_write(2))
+    writes.forward(LEADER, writes.take_batch(1, 1000), incarnation=9)
+    writes.forward(LEADER + 1, writes.take_batch(1, 1000), incarnation=9)
+    assert [w.id for w in writes.lose_peer(LEADER)] == [1]
+    assert writes.answered(1) is None
+    answered = writes.answered(2)
+    assert answered is not None
+    assert answered.id == 2
+
+
+def test_rule_18_an_overwritten_proposal_is_known_not_to_have_happened() -> None:
+    writes = Writes()
+    writes.hold(_write(1))
+    writes.propose(EntryId(term=3, index=8), writes.take_batch(1, 1000))
+    proposal, is_ours = writes.applied(8, term=4)
+    assert proposal is not None
+    assert not is_ours
+    assert writes.applied(8, term=4) == (None, False)
+
+
+def test_a_proposal_applied_in_its_own_term_is_ours() -> None:
+    writes = Writes()
+    writes.hold(_write(1))
+    writes.propose(EntryId(term=3, index=8), writes.take_batch(1, 1000))
+    proposal, is_ours = writes.applied(8, term=3)
+    assert proposal is not None
+    assert is_ours
+    assert writes.settle(proposal.writes[0])
+
+
+def test_a_cancelled_write_leaves_the_queue_or_runs_on_unanswered() -> None:
+    writes = Writes()
+    writes.hold(_write(1))
+    writes.hold(_write(2))
+    writes.cancel(1)
+    assert _held(writes) == [2]
+    writes.propose(EntryId(1, 1), writes.take_batch(1, 1000))
+    writes.cancel(2)
+    proposal, _ = writes.applied(1, 1)
+    assert proposal is not None
+    assert not writes.settle(proposal.writes[0])
+
+
+def test_a_proposed_write_expires_but_keeps_its_position_in_the_entry() -> None:
+    writes = Writes()
+    writes.hold(_write(1, deadline=1.0))
+    writes.hold(_write(2, deadline=9.0))
+    writes.propose(EntryId(1, 1), writes.take_batch(2, 1000))
+    (expired,) = writes.expire_sent(2.0)
+    assert expired.id == 1
+    proposal, _ = writes.applied(1, 1)
+    assert proposal is not None
+    assert [w.id for w in proposal.writes] == [1, 2]
+
+
+def test_only_a_leader_holds_the_writes_of_peers() -> None:
+    writes = Writes()
+    writes.hold(_write(1))
+    writes.hold(_write(1, origin=Origin(peer=5, incarnation=6, id=1)))
+    (foreign,) = writes.drop_foreign_held()
+    assert foreign.origin == Origin(5, 6, 1)
+    assert _held(writes) == [1]
+    assert writes.held_bytes == 10
+
+
+def test_answers_are_gathered_for_each_asking_process() -> None:
+    book = ReplyBook()
+    book.add(Origin(peer=5, incarnation=6, id=1), b"a")
+    book.add(Origin(peer=5, incarnation=6, id=2), None)
+    book.add(Origin(peer=5, incarnation=7, id=1), b"b")
+    sent = []
+    book.flush(lambda peer, replies: sent.append((peer, replies.incarnation, replies.replies)))
+    assert sent == [(5, 6, ((1, b"a"), (2, None))), (5, 7, ((1, b"b"),))]
+    book.flush(lambda peer, replies: sent.append((peer, replies.incarnation, replies.replies)))
+    assert len(sent) == 2
