@@ -1,1 +1,81 @@
 """Consensus: values in, values out; no I/O, clock or randomness of its own."""
+
+from raftkv.raft.config import Config, Rng
+from raftkv.raft.durability import Write
+from raftkv.raft.errors import (
+    BootstrapRefused,
+    DropReason,
+    ProposalDropped,
+    RaftError,
+    ReadDropped,
+)
+from raftkv.raft.messages import (
+    Append,
+    AppendResp,
+    ConfState,
+    Entry,
+    EntryId,
+    EntryType,
+    HardState,
+    Heartbeat,
+    HeartbeatResp,
+    Index,
+    Member,
+    Message,
+    NodeId,
+    PreVote,
+    PreVoteResp,
+    ReadIndex,
+    ReadIndexResp,
+    Term,
+    TimeoutNow,
+    Vote,
+    VoteResp,
+    decode_conf_state,
+    encode_conf_state,
+)
+from raftkv.raft.progress import Progress, ProgressState
+from raftkv.raft.rawnode import RawNode, Ready
+from raftkv.raft.read_only import ReadState
+from raftkv.raft.roles import Role, SoftState
+
+__all__ = [
+    "Append",
+    "AppendResp",
+    "BootstrapRefused",
+    "ConfState",
+    "Config",
+    "DropReason",
+    "Entry",
+    "EntryId",
+    "EntryType",
+    "HardState",
+    "Heartbeat",
+    "HeartbeatResp",
+    "Index",
+    "Member",
+    "Message",
+    "NodeId",
+    "PreVote",
+    "PreVoteResp",
+    "Progress",
+    "ProgressState",
+    "ProposalDropped",
+    "RaftError",
+    "RawNode",
+    "ReadDropped",
+    "ReadIndex",
+    "ReadIndexResp",
+    "ReadState",
+    "Ready",
+    "Rng",
+    "Role",
+    "SoftState",
+    "Term",
+    "TimeoutNow",
+    "Vote",
+    "VoteResp",
+    "Write",
+    "decode_conf_state",
+    "encode_conf_state",
+]

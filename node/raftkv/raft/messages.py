@@ -78,6 +78,20 @@ class ConfState(msgspec.Struct, frozen=True, array_like=True):
     sessions: tuple[tuple[NodeId, Index], ...] = ()
 
 
+_conf_state_encoder = msgspec.msgpack.Encoder()
+_conf_state_decoder = msgspec.msgpack.Decoder(ConfState)
+
+
+def encode_conf_state(conf: ConfState) -> bytes:
+    """The ``data`` of a CONFIG entry."""
+    return _conf_state_encoder.encode(conf)
+
+
+def decode_conf_state(data: bytes) -> ConfState:
+    """The configuration in a CONFIG entry. Raises msgspec.DecodeError if it is none."""
+    return _conf_state_decoder.decode(data)
+
+
 class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What must be on disk before any answer that rests on it (paper fig. 2, persistent)."""
 

@@ -1,0 +1,54 @@
+"""The configurations that a log holds, so that the latest one is always at hand.
+
+Owned by `raftkv.raft.log.RaftLog`, which tells it of every appended, dropped and compacted entry.
+A configuration is in force from the moment it is appended, committed or not, and goes when its
+entry is truncated (paper 6: "a server always uses the latest configuration in its log").
+
+Invariant: ``_history`` is never empty and ascends by index; its first element is the
+configuration at or below the log's base.
+"""
+
+from collections.abc import Iterable
+
+from raftkv.raft.messages import (
+    ConfState,
+    Entry,
+    EntryType,
+    Index,
+    decode_conf_state,
+)
+
+
+class Configurations:
+    """The history of configurations within one log."""
+
+    __slots__ = ("_history",)
+
+    def __init__(self, base: Index, conf: ConfState) -> None:
+        self._history: list[tuple[Index, ConfState]] = [(base, conf)]
+
+    @property
+    def latest(self) -> ConfState:
+        """The configuration in force."""
+        return self._history[-1][1]
+
+    @property
+    def latest_index(self) -> Index:
+        """The index of the entry that holds it; the log's base if it came from there."""
+        return self._history[-1][0]
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Take note of the configurations among newly appended entries."""
+        for entry in entries:
+            if entry.type is EntryType.CONFIG:
+                self._history.append((entry.index, decode_conf_state(entry.data)))
+
+    def truncate(self, first: Index) -> None:
+        """Forget what entries from ``first`` on brought; never the one at the base."""
+        while len(self._history) > 1 and self._history[-1][0] >= first:
+            self._history.pop()
+
+    def compact(self, base: Index) -> None:
+        """The log begins after ``base`` now: keep the configuration in force there."""
+        kept = sum(index <= base for index, _ in self._history)
+        self._history = self._history[kept - 1 :]
