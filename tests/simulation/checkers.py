@@ -1,0 +1,163 @@
+"""The invariants of reference faults I1 to I7, checked after every turn of every node.
+
+The checkers look into the nodes but never touch them. They keep what must stay true for the whole
+run outside of any node: who led which term, what was committed, what was acknowledged.
+"""
+
+from raftkv.node.events import Effect, Send
+from raftkv.raft.messages import AppendResp, Index, NodeId, Term, VoteResp
+from raftkv.raft.rawnode import RawNode
+from raftkv.raft.roles import Role
+from tests.linearizability.checker import find_violation
+from tests.linearizability.history import Operation
+from tests.linearizability.witness import find_revision_violation
+from tests.simulation.cluster import Cluster, Machine
+
+
+class InvariantError(AssertionError):
+    """A promise was broken; the seed replays it."""
+
+
+class Invariants:
+    """All invariants of one run."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._leaders: dict[Term, NodeId] = {}  # I1
+        self._votes: dict[tuple[NodeId, Term], NodeId] = {}  # I1's cause: one vote a term
+        self._entries: dict[tuple[Index, Term], tuple[Term | None, bytes]] = {}  # I3
+        self._committed: dict[Index, Term] = {}  # I4
+        self._applied: dict[Index, bytes] = {}  # I5: chain hash after each index
+        self._seen_last: dict[NodeId, tuple[Index, Term]] = {}  # how far I3 is checked
+        self._acknowledged: dict[NodeId, tuple[Index, Term]] = {}  # I7: said to be durable
+        self._terms: dict[NodeId, Term] = {}  # I10: the highest term each node spoke of
+        self.elections = 0
+        cluster.on_turn = self.after_turn
+        cluster.on_recovered = self.after_recovery
+
+    # ---- hooks ------------------------------------------------------------------------------
+
+    def after_turn(self, machine: Machine, effects: list[Effect]) -> None:
+        """Check everything that this turn can have broken."""
+        process = machine.process
+        assert process is not None
+        for effect in effects:
+            if isinstance(effect, Send):
+                for message in effect.frame.messages:
+                    self._check_promise(message)
+        core = process.node.core
+        if core is None:
+            return
+        raft = core.raft
+        self._check_log_matching(raft)
+        self._check_leader(raft)
+        self._check_indexes(raft)
+        self._check_committed(raft)
+        self._check_applied(core.store.applied_index, core.store.chain_hash)
+        spoken_for = self._acknowledged.get(raft.id)
+        if spoken_for is not None and raft.last_index < spoken_for[0]:
+            # A leader made it drop a suffix that was never committed.
+            self._acknowledged[raft.id] = (raft.last_index, raft.last_term)
+
+    def after_recovery(self, machine: Machine) -> None:
+        """What a node said was durable must be there when it comes back (I7, I10)."""
+        process = machine.process
+        assert process is not None
+        core = process.node.core
+        assert core is not None
+        raft = core.raft
+        self._seen_last.pop(raft.id, None)
+        index, term = self._acknowledged.get(raft.id, (0, 0))
+        if raft.last_index < index:
+            raise InvariantError(
+                f"I7: {machine.name} said that {index}@{term} is durable, "
+                f"but came back with a log that ends at {raft.last_index}"
+            )
+        if raft.term < self._terms.get(raft.id, 0):
+            raise InvariantError(
+                f"I10: {machine.name} came back in term {raft.term} "
+                f"after it spoke in term {self._terms[raft.id]}"
+            )
+
+    # ---- invariants -------------------------------------------------------------------------
+
+    def _check_promise(self, message: object) -> None:
+        match message:
+            case VoteResp(sender=voter, receiver=candidate, term=term, granted=True):
+                if self._votes.setdefault((voter, term), candidate) != candidate:
+                    raise InvariantError(f"I1: {voter:x} voted twice in term {term}")
+                self._terms[voter] = max(term, self._terms.get(voter, 0))
+            case AppendResp(sender=sender, term=term, match=match, rejected_index=None):
+                known, _ = self._acknowledged.get(sender, (0, 0))
+                if match > known:
+                    self._acknowledged[sender] = (match, term)
+                self._terms[sender] = max(term, self._terms.get(sender, 0))
+            case _:
+                pass
+
+    def _check_leader(self, raft: RawNode) -> None:
+        if raft.role is not Role.LEADER:
+            return
+        known = self._leaders.get(raft.term)
+        if known is None:
+            self._leaders[raft.term] = raft.id
+            self.elections += 1
+            self._check_completeness(raft)
+        elif known != raft.id:
+            raise InvariantError(f"I1: {known:x} and {raft.id:x} both lead term {raft.term}")
+
+    def _check_completeness(self, raft: RawNode) -> None:
+        for index, term in self._committed.items():
+            if index >= raft.first_index and (
+                index > raft.last_index or raft.term_of(index) != term
+            ):
+                raise InvariantError(
+                    f"I4: the leader of term {raft.term} lacks the committed entry {index}@{term}"
+                )
+
+    def _check_log_matching(self, raft: RawNode) -> None:
+        """I2 and I3: an (index, term) names one entry with one predecessor, everywhere."""
+        seen_index, seen_term = self._seen_last.get(raft.id, (0, 0))
+        start = seen_index + 1
+        if seen_index > raft.last_index or (
+            seen_index >= raft.first_index and raft.term_of(seen_index) != seen_term
+        ):
+            start = raft.first_index  # the log was cut: look at all of it again
+        for entry in raft.entries(max(start, raft.first_index), raft.last_index + 1):
+            previous = raft.term_of(entry.index - 1) if entry.index > raft.first_index else 0
+            found = (previous, entry.data)
+            if self._entries.setdefault((entry.index, entry.term), found) != found:
+                raise InvariantError(f"I3: two different entries are {entry.index}@{entry.term}")
+        self._seen_last[raft.id] = (raft.last_index, raft.last_term)
+
+    def _check_indexes(self, raft: RawNode) -> None:
+        if not raft.applied_index <= raft.commit_index <= raft.last_index:
+            raise InvariantError(
+                f"applied {raft.applied_index} <= commit {raft.commit_index} "
+                f"<= last {raft.last_index} does not hold"
+            )
+        if raft.applied_index > raft.durable_index:
+            raise InvariantError(
+                f"rule 8: applied {raft.applied_index}, but durable only {raft.durable_index}"
+            )
+
+    def _check_committed(self, raft: RawNode) -> None:
+        index = raft.commit_index
+        while index >= raft.first_index and index not in self._committed:
+            term = raft.term_of(index)
+            assert term is not None
+            self._committed[index] = term
+            index -= 1
+        if index >= raft.first_index and self._committed[index] != raft.term_of(index):
+            raise InvariantError(f"I4: two different entries are committed at {index}")
+
+    def _check_applied(self, index: Index, chain_hash: bytes) -> None:
+        if self._applied.setdefault(index, chain_hash) != chain_hash:
+            raise InvariantError(f"I5: replicas differ after applying {index}")
+
+
+def check_history(history: list[Operation]) -> None:
+    """I6: what clients saw is linearizable; by search, and by the revisions themselves."""
+    for find in (find_revision_violation, find_violation):
+        violation = find(history)
+        if violation is not None:
+            raise InvariantError(f"I6: {violation}")

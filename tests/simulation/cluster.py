@@ -1,0 +1,257 @@
+"""Simulated processes: the real node class over a simulated disk, network and clock."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from raftkv.kv.memory_engine import MemoryEngineFactory
+from raftkv.node.events import (
+    Answer,
+    BootstrapRequest,
+    Continue,
+    DiskDone,
+    Effect,
+    Event,
+    PeersChanged,
+    Reply,
+    RequestId,
+    RoleChanged,
+    Send,
+    Stop,
+    SubmitDisk,
+    Tick,
+)
+from raftkv.node.node import Node
+from raftkv.node.settings import NodeSettings
+from raftkv.raft.messages import Member, NodeId
+from raftkv.storage.disk import DiskError, DiskResult
+from tests.simulation.disk import SimDisk
+from tests.simulation.network import Network, Weather
+from tests.simulation.world import World
+
+TURN_SECONDS_MAX = 0.0003  # from an input to the loop turn that takes it
+
+
+@dataclass(frozen=True)
+class Climate:
+    """What a seed makes difficult; a random subset of faults is switched off (swarm testing)."""
+
+    weather: Weather
+    disk_seconds_max: float = 0.002
+    disk_stall: float = 0.0  # probability that a submission takes up to two seconds
+    tick_skew: float = 0.0  # a node's ticks are up to this share faster or slower
+
+
+@dataclass(eq=False)
+class Process:
+    """One life of a node; a restart makes a new one on the same disk."""
+
+    node: Node
+    requests: dict[RequestId, Callable[[Answer], None]] = field(default_factory=dict)
+    inbox: list[Event] = field(default_factory=list)
+    is_turn_due: bool = False
+    is_paused: bool = False
+    stopped: str | None = None
+    pending_disk: dict[int, SubmitDisk] = field(default_factory=dict)
+
+
+class Machine:
+    """A disk that survives its processes."""
+
+    def __init__(self, name: str, tick_seconds: float) -> None:
+        self.name = name
+        self.tick_seconds = tick_seconds
+        self.disk = SimDisk()
+        self.engines = MemoryEngineFactory()
+        self.process: Process | None = None
+        self.member_id: NodeId | None = None
+
+
+class Cluster:
+    """Machines, their network, and the hooks of the checkers."""
+
+    def __init__(self, world: World, size: int, climate: Climate) -> None:
+        self.world = world
+        self.climate = climate
+        self.network = Network(world, climate.weather)
+        self.machines = [self._make_machine(number) for number in range(size)]
+        # Called after every turn of a node, with the effects it returned.
+        self.on_turn: Callable[[Machine, list[Effect]], None] = lambda _machine, _effects: None
+        self.on_recovered: Callable[[Machine], None] = lambda _machine: None
+        self._request_id = 0
+
+    def _make_machine(self, number: int) -> Machine:
+        skew = self.world.rng.uniform(-self.climate.tick_skew, self.climate.tick_skew)
+        return Machine(f"n{number + 1}", 0.02 * (1 + skew))
+
+    # ---- processes --------------------------------------------------------------------------
+
+    def start(self, machine: Machine) -> None:
+        """Start a process on the machine; it recovers what its disk holds."""
+        assert machine.process is None
+        settings = NodeSettings(
+            name=machine.name,
+            peer_url=f"{machine.name}:1",
+            client_url=f"http://{machine.name}",
+            version="simulated",
+            segment_bytes=1 << 16,
+            check_invariants=True,
+        )
+        node = Node(settings, machine.engines, self.world.rng)
+        process = machine.process = Process(node)
+        self.world.trace(f"{machine.name} start")
+        self._perform(machine, process, node.start(self.world.now))
+        self._tick(machine, process)
+
+    def kill(self, machine: Machine) -> None:
+        """SIGKILL: what was written stays, what was under way is cut somewhere."""
+        self._end(machine)
+        machine.disk.kill()
+        self.world.trace(f"{machine.name} kill")
+
+    def lose_power(self, machine: Machine) -> None:
+        """Power loss: only what was synced is sure to stay."""
+        self._end(machine)
+        machine.disk.power_loss(self.world.rng)
+        machine.engines.power_loss()
+        self.world.trace(f"{machine.name} power loss")
+
+    def pause(self, machine: Machine, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after a while: inputs pile up meanwhile."""
+        process = machine.process
+        if process is None or process.is_paused:
+            return
+        process.is_paused = True
+        self.world.trace(f"{machine.name} pause")
+
+        def resume() -> None:
+            process.is_paused = False
+            if machine.process is process:
+                self._make_turn_due(machine, process)
+
+        self.world.after(seconds, resume)
+
+    def _end(self, machine: Machine) -> None:
+        process = machine.process
+        assert process is not None
+        machine.process = None
+        # A submission under way got somewhere: any prefix of its operations happened.
+        for submission in process.pending_disk.values():
+            count = self.world.rng.randint(0, len(submission.ops))
+            with contextlib.suppress(DiskError):
+                machine.disk.perform(submission.ops[:count])
+        if machine.member_id is not None:
+            self.network.detach(machine.member_id)
+
+    # ---- turns ------------------------------------------------------------------------------
+
+    def deliver(self, machine: Machine, process: Process, event: Event) -> None:
+        """Put an input into the process's inbox; a turn follows."""
+        if machine.process is process:
+            process.inbox.append(event)
+            self._make_turn_due(machine, process)
+
+    def request(
+        self,
+        machine: Machine,
+        make: Callable[[RequestId], Event],
+        answered: Callable[[Answer], None],
+    ) -> None:
+        """Give a client's request to the machine's process, which must be running."""
+        process = machine.process
+        assert process is not None
+        self._request_id += 1
+        process.requests[self._request_id] = answered
+        self.deliver(machine, process, make(self._request_id))
+
+    def _make_turn_due(self, machine: Machine, process: Process) -> None:
+        if not process.is_turn_due and not process.is_paused:
+            process.is_turn_due = True
+            delay = self.world.rng.uniform(0.0, TURN_SECONDS_MAX)
+            self.world.after(delay, lambda: self._turn(machine, process))
+
+    def _turn(self, machine: Machine, process: Process) -> None:
+        process.is_turn_due = False
+        if machine.process is not process or process.is_paused:
+            return
+        events, process.inbox = process.inbox, []
+        was_started = process.node.is_started
+        effects = process.node.handle(events, self.world.now)
+        if process.node.is_started and not was_started:
+            self._attach(machine, process)
+        self._perform(machine, process, effects)
+        if machine.process is process:
+            self.on_turn(machine, effects)
+
+    def _attach(self, machine: Machine, process: Process) -> None:
+        identity = process.node.identity
+        assert identity is not None
+        machine.member_id = identity.member_id
+        self.network.attach(identity.member_id, lambda event: self.deliver(machine, process, event))
+        self.on_recovered(machine)
+
+    def _tick(self, machine: Machine, process: Process) -> None:
+        if machine.process is not process:
+            return
+        if not any(isinstance(event, Tick) for event in process.inbox):
+            # A late tick counts once (rule 17).
+            self.deliver(machine, process, Tick())
+        self.world.after(machine.tick_seconds, lambda: self._tick(machine, process))
+
+    def _perform(self, machine: Machine, process: Process, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(frame=frame):
+                    self.network.send(frame)
+                case SubmitDisk():
+                    self._submit(machine, process, effect)
+                case Reply(id=request_id, answer=answer):
+                    process.requests.pop(request_id)(answer)
+                case RoleChanged(role=role, term=term, leader=leader):
+                    self.world.trace(f"{machine.name} {role} @{term} leader={leader}")
+                case Continue():
+                    self._make_turn_due(machine, process)
+                case Stop(reason=reason):
+                    self.world.trace(f"{machine.name} stop: {reason}")
+                    process.stopped = reason
+                case PeersChanged():
+                    pass  # the network connects everybody
+
+    def _submit(self, machine: Machine, process: Process, submission: SubmitDisk) -> None:
+        process.pending_disk[submission.submission] = submission
+        delay = self.world.rng.uniform(0.00002, self.climate.disk_seconds_max)
+        if self.world.chance(self.climate.disk_stall):
+            delay += self.world.rng.uniform(0.0, 2.0)
+
+        def complete() -> None:
+            if machine.process is not process:
+                return
+            del process.pending_disk[submission.submission]
+            results: list[DiskResult] | DiskError
+            try:
+                results = machine.disk.perform(submission.ops)
+            except DiskError as error:
+                results = error
+            self.deliver(machine, process, DiskDone(submission.submission, results))
+
+        self.world.after(delay, complete)
+
+    # ---- founding ---------------------------------------------------------------------------
+
+    def found(self, cluster_id: str, answered: Callable[[Answer], None]) -> None:
+        """Call bootstrap on the first machine with the list of all. All must have started."""
+        members: list[Member] = []
+        for machine in self.machines:
+            process = machine.process
+            assert process is not None
+            identity = process.node.identity
+            assert identity is not None
+            members.append(
+                Member(identity.member_id, machine.name, f"{machine.name}:1", "http://client")
+            )
+        listed = tuple(members)
+        self.request(
+            self.machines[0],
+            lambda request_id: BootstrapRequest(request_id, cluster_id, listed),
+            answered,
+        )

@@ -1,0 +1,131 @@
+"""The simulated network: frames that are late, lost, doubled, reordered or cut off.
+
+Frames cross it as bytes, through the real codec. A link is directed, so that a cut may be
+one-sided. Like TCP, a link tells its sender when it broke, sooner or later, and when it is back.
+
+Consensus messages get worse weather than TCP ever makes: they may be doubled, and arrive after
+the link broke, even in the receiver's next life. Forwarded writes rely on what TCP promises: once
+at most, and only over the connection they were sent on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+
+from raftkv.node.events import (
+    Event,
+    ForwardReplies,
+    ForwardWrites,
+    FrameReceived,
+    PeerDown,
+    PeerFrame,
+    PeerUp,
+)
+from raftkv.raft.messages import NodeId
+from tests.simulation.world import World
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER: msgspec.msgpack.Decoder[PeerFrame] = msgspec.msgpack.Decoder(PeerFrame)
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How bad the network is: probabilities for each frame, delays in seconds."""
+
+    loss: float = 0.0
+    duplicate: float = 0.0
+    delay_min_seconds: float = 0.0001
+    delay_max_seconds: float = 0.002
+    clog: float = 0.0  # a frame that takes up to a second
+
+
+class Network:
+    """Carries frames between members, by id."""
+
+    def __init__(self, world: World, weather: Weather) -> None:
+        self._world = world
+        self.weather = weather
+        self._deliver: dict[NodeId, Callable[[Event], None]] = {}
+        self._cut: set[tuple[NodeId, NodeId]] = set()
+        self._links: dict[tuple[NodeId, NodeId], int] = {}  # links that are up: generation
+        self._generation = 0
+
+    def attach(self, member: NodeId, deliver: Callable[[Event], None]) -> None:
+        """A process came up under this id."""
+        self._deliver[member] = deliver
+        for other in sorted(self._deliver):
+            if other != member:
+                self._connect(member, other)
+                self._connect(other, member)
+
+    def detach(self, member: NodeId) -> None:
+        """The process is gone; the others' connections to it are reset."""
+        if self._deliver.pop(member, None) is None:
+            return  # it never got so far as to be attached
+        for link in sorted(self._links):
+            if member in link:
+                self._break(link)
+
+    def cut(self, pairs: set[tuple[NodeId, NodeId]]) -> None:
+        """Let exactly these directed pairs be unable to talk, and heal all others."""
+        self._cut = set(pairs)
+        for link in sorted(self._links):
+            if link in self._cut:
+                self._break(link)
+        for sender in sorted(self._deliver):
+            for receiver in sorted(self._deliver):
+                if sender != receiver:
+                    self._connect(sender, receiver)
+
+    def send(self, frame: PeerFrame) -> None:
+        """Carry a frame, or lose it."""
+        link = (frame.sender, frame.receiver)
+        generation = self._links.get(link)
+        if generation is None:
+            return
+        weather, world = self.weather, self._world
+        data = _ENCODER.encode(frame)
+        is_once = any(isinstance(m, ForwardWrites | ForwardReplies) for m in frame.messages)
+        connection = generation if is_once else None
+        copies = 2 if world.chance(weather.duplicate) and not is_once else 1
+        for _ in range(copies):
+            if world.chance(weather.loss):
+                continue
+            delay = world.rng.uniform(weather.delay_min_seconds, weather.delay_max_seconds)
+            if world.chance(weather.clog):
+                delay += world.rng.uniform(0.0, 1.0)
+            world.after(delay, partial(self._arrive, link, connection, data))
+
+    def _arrive(self, link: tuple[NodeId, NodeId], connection: int | None, data: bytes) -> None:
+        """``connection``: the only one this may arrive on; None: on whatever is there."""
+        if connection is not None and self._links.get(link) != connection:
+            return
+        deliver = self._deliver.get(link[1])
+        if deliver is not None and link not in self._cut:
+            deliver(FrameReceived(_DECODER.decode(data)))
+
+    def _connect(self, sender: NodeId, receiver: NodeId) -> None:
+        link = (sender, receiver)
+        if link in self._links or link in self._cut:
+            return
+        self._generation += 1
+        generation = self._links[link] = self._generation
+
+        def up() -> None:
+            if self._links.get(link) == generation and sender in self._deliver:
+                self._deliver[sender](PeerUp(receiver))
+
+        self._world.after(self._world.rng.uniform(0.001, 0.3), up)
+
+    def _break(self, link: tuple[NodeId, NodeId]) -> None:
+        self._links.pop(link, None)
+        sender, receiver = link
+
+        def down() -> None:
+            if sender in self._deliver and link not in self._links:
+                self._deliver[sender](PeerDown(receiver))
+
+        # A reset is seen at once, a silent cut only after a while.
+        self._world.after(self._world.rng.uniform(0.0, 1.0), down)

@@ -1,0 +1,231 @@
+"""One simulated run: a seed decides cluster, faults and load; the checkers watch it.
+
+Two modes in one run: first *safety* under everything the seed's climate holds, then *liveness*:
+all machines come back, the network heals, and every client's operation must end well, a leader
+must stand, and all replicas must reach the same state.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from raftkv.node.events import Answer, Bootstrapped
+from raftkv.raft.messages import NodeId
+from raftkv.raft.roles import Role
+from tests.simulation.checkers import InvariantError, Invariants, check_history
+from tests.simulation.cluster import Climate, Cluster, Machine
+from tests.simulation.network import Weather
+from tests.simulation.workload import Clients
+from tests.simulation.world import World
+
+CLIENTS = 4
+HEAL_SECONDS_MAX = 30.0
+
+
+@dataclass
+class Report:
+    """What a run did, for the person and for the reached-counters."""
+
+    seed: int
+    events: int = 0
+    virtual_seconds: float = 0.0
+    operations: int = 0
+    elections: int = 0
+    digest: str = ""
+    reached: Counter[str] = field(default_factory=Counter)
+
+
+def run(seed: int, events_max: int) -> Report:
+    """Run one seed. Raises `InvariantError`, with the end of the trace, when a promise breaks."""
+    world = World(seed)
+    try:
+        return _Run(world, events_max).run()
+    except AssertionError as error:
+        tail = "\n".join(world.recent[-50:])
+        message = f"seed {seed}: {error}\nthe last lines of the trace:\n{tail}"
+        raise InvariantError(message) from error
+
+
+class _Run:
+    def __init__(self, world: World, events_max: int) -> None:
+        self.world = world
+        self.events_max = events_max
+        self.reached: Counter[str] = Counter()
+        rng = world.rng
+        size = rng.choices((1, 2, 3, 5), (5, 5, 70, 20))[0]
+        self.cluster = Cluster(world, size, self._draw_climate())
+        self.invariants = Invariants(self.cluster)
+        self.clients = Clients(self.cluster, CLIENTS)
+        faults = [self._kill, self._lose_power, self._pause, self._partition, self._kill_all]
+        # Swarm testing: each seed leaves some kinds of faults out, so that others get further.
+        self.faults = [fault for fault in faults if world.chance(0.6)]
+
+    def _draw_climate(self) -> Climate:
+        rng = self.world.rng
+        rough = self.world.chance(0.5)
+        weather = Weather(
+            loss=rng.uniform(0.0, 0.2) if rough else 0.0,
+            duplicate=rng.uniform(0.0, 0.2) if self.world.chance(0.5) else 0.0,
+            delay_max_seconds=rng.choice((0.001, 0.005, 0.03)),
+            clog=rng.uniform(0.0, 0.02) if rough else 0.0,
+        )
+        return Climate(
+            weather,
+            disk_seconds_max=rng.choice((0.0005, 0.002, 0.02)),
+            disk_stall=0.002 if self.world.chance(0.3) else 0.0,
+            tick_skew=rng.choice((0.0, 0.1, 0.5)),
+        )
+
+    # ---- phases -----------------------------------------------------------------------------
+
+    def run(self) -> Report:
+        self._found()
+        self.clients.start()
+        self.world.after(1.0, self._next_fault)
+        while self.world.events < self.events_max:
+            self.world.step()
+            self._fail_on_stopped()
+        self._heal()
+        check_history(self.clients.history)
+        return Report(
+            seed=self.world.seed,
+            events=self.world.events,
+            virtual_seconds=self.world.now,
+            operations=len(self.clients.history),
+            elections=self.invariants.elections,
+            digest=self.world.digest(),
+            reached=self.reached,
+        )
+
+    def _found(self) -> None:
+        for machine in self.cluster.machines:
+            self.cluster.start(machine)
+        self._until(
+            lambda: all(m.process and m.process.node.is_started for m in self.cluster.machines),
+            "all nodes to start",
+        )
+        answers: list[Answer] = []
+        self.cluster.found("c0ffee", answers.append)
+        self._until(lambda: bool(answers), "an answer to bootstrap")
+        assert isinstance(answers[0], Bootstrapped), answers[0]
+
+    def _heal(self) -> None:
+        self.faults = []
+        self.cluster.network.weather = Weather()
+        self.cluster.climate = Climate(Weather())
+        self.cluster.network.cut(set())
+        self.clients.is_stopping = True
+        for machine in self.cluster.machines:
+            if machine.process is None:
+                self.cluster.start(machine)
+        self._until(lambda: self.clients.are_done, "all clients to finish")
+        self._until(self._is_converged, "one leader, and all replicas alike")
+
+    def _is_converged(self) -> bool:
+        cores = []
+        for machine in self.cluster.machines:
+            core = None if machine.process is None else machine.process.node.core
+            if core is None:
+                return False
+            cores.append(core)
+        leaders = [core.raft for core in cores if core.raft.role is Role.LEADER]
+        states = {(core.store.applied_index, core.store.chain_hash) for core in cores}
+        return (
+            len(leaders) == 1
+            and len(states) == 1
+            and leaders[0].applied_index == leaders[0].last_index
+            and all(core.raft.leader_id == leaders[0].id for core in cores)
+        )
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = self.world.now + HEAL_SECONDS_MAX
+        while not condition():
+            if self.world.now > deadline or not self.world.step():
+                raise InvariantError(f"I13: waited {HEAL_SECONDS_MAX:.0f} s in vain for {what}")
+            self._fail_on_stopped()
+
+    # ---- faults -----------------------------------------------------------------------------
+
+    def _next_fault(self) -> None:
+        if self.faults:
+            self.world.rng.choice(self.faults)()
+        self.world.after(self.world.rng.uniform(0.3, 3.0), self._next_fault)
+
+    def _alive(self) -> list[Machine]:
+        return [machine for machine in self.cluster.machines if machine.process is not None]
+
+    def _victim(self) -> Machine | None:
+        alive = self._alive()
+        leaders = [m for m in alive if self._leads(m)]
+        if leaders and self.world.chance(0.5):
+            return leaders[0]
+        return self.world.rng.choice(alive) if alive else None
+
+    def _leads(self, machine: Machine) -> bool:
+        core = None if machine.process is None else machine.process.node.core
+        return core is not None and core.raft.role is Role.LEADER
+
+    def _restart_later(self, machine: Machine) -> None:
+        def restart() -> None:
+            if machine.process is None:
+                self.cluster.start(machine)
+
+        self.world.after(self.world.rng.uniform(0.01, 3.0), restart)
+
+    def _kill(self) -> None:
+        victim = self._victim()
+        if victim is not None:
+            self.reached["kill leader" if self._leads(victim) else "kill"] += 1
+            self.cluster.kill(victim)
+            self._restart_later(victim)
+
+    def _lose_power(self) -> None:
+        victim = self._victim()
+        if victim is not None:
+            self.reached["power loss"] += 1
+            self.cluster.lose_power(victim)
+            self._restart_later(victim)
+
+    def _kill_all(self) -> None:
+        if not self.world.chance(0.3):
+            return
+        self.reached["all down"] += 1
+        for machine in self._alive():
+            if self.world.chance(0.5):
+                self.cluster.lose_power(machine)
+            else:
+                self.cluster.kill(machine)
+            self._restart_later(machine)
+
+    def _pause(self) -> None:
+        victim = self._victim()
+        if victim is not None:
+            self.reached["pause"] += 1
+            self.cluster.pause(victim, self.world.rng.uniform(0.3, 2.0))
+
+    def _partition(self) -> None:
+        ids = [m.member_id for m in self.cluster.machines if m.member_id is not None]
+        if len(ids) < 2:
+            return
+        self.reached["partition"] += 1
+        self.cluster.network.cut(self._draw_cut(ids))
+        self.world.after(self.world.rng.uniform(0.2, 3.0), lambda: self.cluster.network.cut(set()))
+
+    def _draw_cut(self, ids: list[NodeId]) -> set[tuple[NodeId, NodeId]]:
+        rng = self.world.rng
+        shape = rng.choice(("split", "isolate", "one way", "bridge"))
+        shuffled = rng.sample(ids, len(ids))
+        if shape == "one way":
+            return {(shuffled[0], other) for other in shuffled[1:]}
+        if shape == "bridge":
+            return {(shuffled[0], shuffled[-1]), (shuffled[-1], shuffled[0])}
+        size = 1 if shape == "isolate" else rng.randint(1, len(ids) - 1)
+        side, rest = shuffled[:size], shuffled[size:]
+        return {pair for a in side for b in rest for pair in ((a, b), (b, a))}
+
+    def _fail_on_stopped(self) -> None:
+        """No fault of this simulation is a reason for a node to give up."""
+        for machine in self.cluster.machines:
+            process = machine.process
+            if process is not None and process.stopped is not None:
+                raise InvariantError(f"{machine.name} stopped: {process.stopped}")
