@@ -1,0 +1,402 @@
+"""The asyncio shell of a node: turns sockets, timers and the disk into events, and acts.
+
+Owns *when* the node class is called and how its effects are carried out; decides nothing itself
+(node design, rule 1). All inputs that came since the last turn are given to the node together,
+once per turn of the event loop, also while the disk works (rule 4): that is what makes requests
+share log entries, disk writes and quorum rounds without any timer.
+
+    sockets, timers, disk thread, HTTP handlers --post()--> events --Node.handle()--> effects
+    effects --> transport, disk thread, futures of the HTTP handlers
+
+Everything runs on the event loop's thread. An exception out of the node means that its state can
+no longer be trusted: the driver stops for good, and the process ends.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from raftkv.kv.commands import Outcome
+from raftkv.node.events import (
+    Answer,
+    Bootstrapped,
+    BootstrapRequest,
+    CancelRequest,
+    Consistency,
+    Continue,
+    DiskDone,
+    Drained,
+    DrainRequest,
+    Effect,
+    Event,
+    Failure,
+    FailureCode,
+    PeersChanged,
+    Query,
+    ReadRequest,
+    ReadResult,
+    Reply,
+    RequestId,
+    RoleChanged,
+    Send,
+    Stop,
+    SubmitDisk,
+    Tick,
+    WriteRequest,
+)
+from raftkv.node.status import ClusterStatus, Status
+from raftkv.raft.messages import Member, NodeId
+from raftkv.server.disk_thread import BlockingDisk, DiskThread
+from raftkv.server.transport import PeerTransport
+from raftkv.server.transport import Rng as TransportRng
+
+_LOG: Final = logging.getLogger(__name__)
+
+# A probe of liveness fails when the disk has not answered for so long (API contract, /livez).
+STUCK_SECONDS: Final = 30.0
+
+
+class IdentityView(Protocol):
+    """`raftkv.storage.identity.Identity`, as far as the driver needs it."""
+
+    @property
+    def member_id(self) -> NodeId:
+        """Random, never 0."""
+        ...
+
+    @property
+    def cluster_id(self) -> str | None:
+        """None: belongs to no cluster."""
+        ...
+
+
+class DrivenNode(Protocol):
+    """`raftkv.node.node.Node`, as far as the driver needs it."""
+
+    @property
+    def identity(self) -> IdentityView | None:
+        """None until recovery is done."""
+        ...
+
+    def start(self, now: float) -> list[Effect]:
+        """Begin recovery."""
+        ...
+
+    def handle(self, events: Sequence[Event], now: float) -> list[Effect]:
+        """Take all inputs of one turn."""
+        ...
+
+    def status(self, now: float) -> Status:
+        """This node's own state."""
+        ...
+
+    def cluster(self) -> ClusterStatus:
+        """The configuration and its members."""
+        ...
+
+    def close(self) -> None:
+        """Close the state machine cleanly."""
+        ...
+
+
+class Observer(Protocol):
+    """A histogram."""
+
+    def observe(self, amount: float) -> None:
+        """Add a value."""
+        ...
+
+
+class DriverMetrics(Protocol):
+    """`raftkv.server.metrics.Metrics`, as far as the driver fills it."""
+
+    @property
+    def wal_fsync_seconds(self) -> Observer:
+        """Time to make a batch durable."""
+        ...
+
+    @property
+    def event_loop_lag_seconds(self) -> Observer:
+        """How late a timer ran."""
+        ...
+
+    def count_peer_refused(self, reason: str) -> None:
+        """A peer connection was cut for this reason."""
+        ...
+
+
+class Driver:
+    """Runs one node; `raftkv.server.driver_api.DriverApi` for the HTTP layer.
+
+    After `start`, whoever owns it awaits `stopped` and ends the process when it has a reason.
+    """
+
+    def __init__(
+        self,
+        node: DrivenNode,
+        disk: BlockingDisk,
+        metrics: DriverMetrics,
+        rng: TransportRng,
+        *,
+        tick_seconds: float,
+        pending_requests_max: int,
+        on_role: Callable[[RoleChanged], None] = lambda _: None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._node = node
+        self._metrics = metrics
+        self._tick_seconds = tick_seconds
+        self._pending_requests_max = pending_requests_max
+        self._disk = DiskThread(disk, self.post, metrics.wal_fsync_seconds.observe)
+        self.transport = PeerTransport(
+            self, rng, lambda reason: metrics.count_peer_refused(reason.value)
+        )
+        # Inputs since the last turn, and whether the next turn is already scheduled.
+        self._events: list[Event] = []
+        self._is_turn_scheduled = False
+        # Requests whose answer somebody awaits.
+        self._pending: dict[RequestId, asyncio.Future[Any]] = {}
+        self._last_request_id = 0
+        self._tick_due_at = 0.0
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._is_closing = False
+        #: Resolved with the reason when the node can no longer go on.
+        self.stopped: asyncio.Future[str] = self._loop.create_future()
+        # Called after each turn while somebody waits for the node to come to a state.
+        self._watcher: Callable[[], None] | None = None
+        self._perform: dict[type, Callable[[Any], None]] = {
+            Reply: self._on_reply,
+            Send: self._on_send,
+            SubmitDisk: self._disk.submit,
+            PeersChanged: self._on_peers_changed,
+            RoleChanged: on_role,
+            Stop: self._on_stop,
+            Continue: self._on_continue,
+        }
+
+    # ---- life -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Recover and begin to tick; returns when the node knows who it is, or has stopped."""
+        for effect in self._node.start(self._loop.time()):
+            self._perform[type(effect)](effect)
+        self._tick_due_at = self._loop.time() + self._tick_seconds
+        self._tick_timer = self._loop.call_at(self._tick_due_at, self._on_tick_timer)
+        await self._until(lambda: self._node.identity is not None)
+
+    async def close(self) -> None:
+        """Take nothing in any more, let the disk finish, and close the node cleanly.
+
+        What is still pending is answered STOPPED, or UNKNOWN if it is a write.
+        """
+        self._is_closing = True
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        await self.transport.close()
+        self._fail_pending()
+        await self._until(lambda: self._disk.is_idle and not self._is_turn_scheduled)
+        self._disk.close()
+        if not self.stopped.done():
+            self._node.close()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a turn after which ``condition`` holds, or for the node to stop."""
+        reached = self._loop.create_future()
+
+        def check() -> None:
+            if not reached.done() and (condition() or self.stopped.done()):
+                reached.set_result(None)
+
+        self._watcher = check
+        check()
+        try:
+            await reached
+        finally:
+            self._watcher = None
+
+    # ---- the HTTP layer's interface ---------------------------------------------------------
+
+    async def write(self, command: bytes, timeout_seconds: float) -> Outcome | Failure:
+        """See `DriverApi`."""
+        deadline = self._loop.time() + timeout_seconds
+        answer: Outcome | Failure
+        answer = await self._ask(WriteRequest(self._next_id(), command, deadline))
+        return answer
+
+    async def read(
+        self,
+        query: Query,
+        consistency: Consistency,
+        min_revision: int,
+        timeout_seconds: float,
+    ) -> ReadResult | Failure:
+        """See `DriverApi`."""
+        deadline = self._loop.time() + timeout_seconds
+        request = ReadRequest(self._next_id(), query, consistency, min_revision, deadline)
+        answer: ReadResult | Failure = await self._ask(request)
+        return answer
+
+    async def bootstrap(
+        self, cluster_id: str, members: tuple[Member, ...]
+    ) -> Bootstrapped | Failure:
+        """See `DriverApi`."""
+        answer: Bootstrapped | Failure
+        answer = await self._ask(BootstrapRequest(self._next_id(), cluster_id, members))
+        return answer
+
+    async def drain(self, *, draining: bool, avoid: tuple[NodeId, ...] = ()) -> Drained | Failure:
+        """See `DriverApi`."""
+        answer: Drained | Failure
+        answer = await self._ask(DrainRequest(self._next_id(), draining, avoid))
+        return answer
+
+    def status(self) -> Status:
+        """See `DriverApi`."""
+        return self._node.status(self._loop.time())
+
+    def cluster(self) -> ClusterStatus:
+        """See `DriverApi`."""
+        return self._node.cluster()
+
+    def client_url_of(self, member: NodeId) -> str | None:
+        """See `DriverApi`."""
+        urls = (other.client_url for other in self.cluster().members if other.id == member)
+        return next(urls, None)
+
+    def is_stuck(self) -> str | None:
+        """See `DriverApi`.
+
+        A loop that hangs cannot answer at all; what is seen here is a disk that does not answer
+        and a tick that was lost.
+        """
+        disk_seconds = self._disk.oldest_age_seconds()
+        if disk_seconds > STUCK_SECONDS:
+            return f"a disk operation has not finished for {disk_seconds:.0f} s"
+        late_seconds = self._loop.time() - self._tick_due_at
+        if self._tick_timer is not None and late_seconds > STUCK_SECONDS:
+            return f"the clock has not ticked for {late_seconds:.0f} s"
+        return None
+
+    @property
+    def pending_count(self) -> int:
+        """Requests that wait for the node's answer."""
+        return len(self._pending)
+
+    # ---- the transport's interface ----------------------------------------------------------
+
+    @property
+    def member_id(self) -> NodeId | None:
+        """See `NodeView`."""
+        identity = self._node.identity
+        return None if identity is None else identity.member_id
+
+    @property
+    def cluster_id(self) -> str | None:
+        """See `NodeView`."""
+        identity = self._node.identity
+        return None if identity is None else identity.cluster_id
+
+    def post(self, event: Event) -> None:
+        """Give the node an input; it is handled with all others of this turn of the loop."""
+        if self.stopped.done() or (self._is_closing and type(event) is not DiskDone):
+            return
+        self._events.append(event)
+        self._schedule_turn()
+
+    # ---- one turn ---------------------------------------------------------------------------
+
+    def _schedule_turn(self) -> None:
+        if not self._is_turn_scheduled:
+            self._is_turn_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._is_turn_scheduled = False
+        if self.stopped.done():
+            return
+        events, self._events = self._events, []
+        try:
+            for effect in self._node.handle(events, self._loop.time()):
+                self._perform[type(effect)](effect)
+        except Exception as error:  # noqa: BLE001 - the one place that ends the process
+            # Whatever it is: half a turn was done, and going on could break a promise.
+            _LOG.critical("the node failed in a way that is a bug", exc_info=True)
+            self._stop(f"internal error: {type(error).__name__}: {error}")
+        if self._watcher is not None:
+            self._watcher()
+
+    def _on_reply(self, reply: Reply) -> None:
+        future = self._pending.pop(reply.id, None)
+        if future is not None and not future.done():
+            future.set_result(reply.answer)
+
+    def _on_send(self, send: Send) -> None:
+        self.transport.send(send.channel, send.frame)
+
+    def _on_peers_changed(self, change: PeersChanged) -> None:
+        self.transport.set_peers(change.cluster_id, change.members)
+
+    def _on_continue(self, _: Continue) -> None:
+        self._schedule_turn()
+
+    def _on_stop(self, stop: Stop) -> None:
+        self._stop(stop.reason)
+
+    def _stop(self, reason: str) -> None:
+        if not self.stopped.done():
+            self.stopped.set_result(reason)
+            self._fail_pending()
+
+    # ---- ticks ------------------------------------------------------------------------------
+
+    def _on_tick_timer(self) -> None:
+        now = self._loop.time()
+        self._metrics.event_loop_lag_seconds.observe(max(0.0, now - self._tick_due_at))
+        # A late tick counts once: time in which this process did not run is no evidence that
+        # a leader was silent. A tick late by less than an interval keeps to the grid.
+        next_due_at = self._tick_due_at + self._tick_seconds
+        self._tick_due_at = next_due_at if next_due_at > now else now + self._tick_seconds
+        self._tick_timer = self._loop.call_at(self._tick_due_at, self._on_tick_timer)
+        # After a stall there are heartbeats in the sockets, and they come before the tick that
+        # may start an election (rule 17). Timers may run before sockets are polled (libuv), and
+        # callbacks queued now before those of the sockets (asyncio): the second hop is behind a
+        # full pass over all sockets in both.
+        self._loop.call_soon(self._loop.call_soon, self.post, Tick())
+
+    # ---- requests ---------------------------------------------------------------------------
+
+    def _next_id(self) -> RequestId:
+        self._last_request_id += 1
+        return self._last_request_id
+
+    async def _ask(
+        self, request: WriteRequest | ReadRequest | BootstrapRequest | DrainRequest
+    ) -> Any:  # noqa: ANN401 - the type of the answer follows the type of the request
+        """The node's answer to ``request``; when cancelled, the node is told to forget it."""
+        if len(self._pending) >= self._pending_requests_max:
+            return Failure(FailureCode.OVERLOADED, "too many requests are in flight on this node")
+        if self._is_closing or self.stopped.done():
+            return Failure(FailureCode.STOPPED, "the node is stopping")
+        future: asyncio.Future[Answer | None] = self._loop.create_future()
+        self._pending[request.id] = future
+        self.post(request)
+        try:
+            answer = await future
+        except asyncio.CancelledError:
+            if self._pending.pop(request.id, None) is not None:
+                self.post(CancelRequest(request.id))
+            raise
+        if answer is not None:
+            return answer
+        if isinstance(request, WriteRequest):
+            detail = "the node stopped while the write was on its way"
+            return Failure(FailureCode.UNKNOWN, detail)
+        return Failure(FailureCode.STOPPED, "the node is stopping")
+
+    def _fail_pending(self) -> None:
+        """Wake everybody who waits for an answer that will not come."""
+        pending, self._pending = self._pending, {}
+        for future in pending.values():
+            if not future.done():
+                future.set_result(None)

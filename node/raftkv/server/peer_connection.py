@@ -1,0 +1,249 @@
+"""The two ends of one peer connection: introductions, identity checks, frames in and out.
+
+Used by `raftkv.server.transport`, which decides whom to connect to and what to send; `probe` is
+used by `raftkv.server.formation`. Nothing here outlives its socket.
+"""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from raftkv.node.events import PeerFrame
+from raftkv.raft.messages import NodeId
+from raftkv.server.addresses import parse_address
+from raftkv.server.frames import (
+    BODY_BYTES_MAX,
+    PREAMBLE,
+    FrameReader,
+    Hello,
+    Opening,
+    Probe,
+    ProbeReply,
+    ProtocolError,
+    Refusal,
+    Refused,
+    Reply,
+    Welcome,
+    decode_opening,
+    decode_peer_frame,
+    decode_reply,
+    encode,
+)
+
+if sys.version_info >= (3, 12):
+    from typing import override
+else:
+    from typing_extensions import override
+
+CONNECT_SECONDS_MAX: Final = 2.0
+UNACKNOWLEDGED_SECONDS_MAX: Final = 3.0
+SILENT_SWEEPS_MAX: Final = 5
+
+
+class IncomingOwner(Protocol):
+    """What an incoming connection asks and tells: implemented by `PeerTransport`."""
+
+    def opened(self, connection: "Incoming") -> tuple[Refused, str] | None:
+        """A connection was accepted by the kernel; why it may not stay, or None."""
+        ...
+
+    def check_hello(self, hello: Hello) -> tuple[Refused, str] | None:
+        """Why the connection is not for this node, or None (rule 15)."""
+        ...
+
+    def greeted(self, connection: "Incoming", hello: Hello) -> None:
+        """``connection`` is from now on the way in of one peer's channel."""
+        ...
+
+    def answer_probe(self, sender: NodeId) -> Reply:
+        """The answer to a probe."""
+        ...
+
+    def received(self, frame: PeerFrame) -> None:
+        """A frame came in."""
+        ...
+
+    def refused(self, reason: Refused, origin: object, detail: str) -> None:
+        """A connection from ``origin`` was cut."""
+        ...
+
+    def closed(self, connection: "Incoming") -> None:
+        """A connection ended."""
+        ...
+
+
+async def open_outgoing(peer_url: str, opening: Opening) -> "Outgoing":
+    """Connect and introduce ourselves. Raises OSError, ProtocolError or ValueError."""
+    address = parse_address(peer_url)
+    loop = asyncio.get_running_loop()
+    connection: Outgoing | None = None
+    try:
+        # Also bounds the name look-up, which has time limits of its own.
+        async with asyncio.timeout(CONNECT_SECONDS_MAX):
+            _, connection = await loop.create_connection(Outgoing, address.host, address.port)
+            connection.write((PREAMBLE, *encode(opening)))
+            reply = await connection.reply
+    except BaseException:
+        if connection is not None:
+            connection.abort()
+        raise
+    if isinstance(reply, Refusal):
+        connection.abort()
+        raise ConnectionRefusedError(f"{reply.reason}: {reply.detail}")
+    connection.opening_reply = reply
+    return connection
+
+
+async def probe(peer_url: str, sender: NodeId) -> ProbeReply:
+    """Ask the node at ``peer_url`` who it is. Raises OSError (also TimeoutError) or ValueError."""
+    try:
+        connection = await open_outgoing(peer_url, Probe(sender))
+    except ProtocolError as error:
+        raise ConnectionError(f"not a raftkv peer port of this version: {error}") from None
+    connection.abort()
+    if not isinstance(connection.opening_reply, ProbeReply):
+        raise ConnectionError("the node did not say who it is")
+    return connection.opening_reply
+
+
+class _Connection(asyncio.Protocol):
+    """What both ends have in common."""
+
+    def __init__(self, reader: FrameReader) -> None:
+        self._reader = reader
+        self._transport: asyncio.Transport
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        _set_socket_options(transport.get_extra_info("socket"))
+
+    def write(self, parts: Iterable[bytes]) -> None:
+        self._transport.writelines(parts)
+
+    def queued_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+
+class Outgoing(_Connection):
+    """The sending end: hears the reply to its opening, and the end."""
+
+    def __init__(self) -> None:
+        super().__init__(FrameReader(expects_preamble=False))
+        loop = asyncio.get_running_loop()
+        self.reply: asyncio.Future[Reply] = loop.create_future()
+        self.opening_reply: Reply | None = None
+        self.ended: asyncio.Future[None] = loop.create_future()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._reader.feed(data):
+                if self.reply.done():  # a receiving end says nothing more
+                    self.abort()
+                    return
+                self.reply.set_result(decode_reply(body))
+        except ProtocolError as error:
+            if not self.reply.done():
+                self.reply.set_exception(error)
+            self.abort()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(exc or ConnectionResetError("the peer hung up"))
+            self.reply.exception()  # whoever waited may have been cancelled
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class Incoming(_Connection):
+    """The receiving end: checks who speaks, then hands frames on."""
+
+    def __init__(self, owner: IncomingOwner) -> None:
+        super().__init__(FrameReader(expects_preamble=True))
+        self._owner = owner
+        self._silent_sweeps = 0
+        self._is_cut = False
+        self.hello: Hello | None = None  # once it is accepted
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        refusal = self._owner.opened(self)
+        if refusal is not None:
+            self._cut(*refusal)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._silent_sweeps = 0
+        try:
+            for body in self._reader.feed(data):
+                if self._is_cut:
+                    return
+                if self.hello is None:
+                    self._on_opening(decode_opening(body))
+                else:
+                    self._on_frame(self.hello, body)
+        except ProtocolError as error:
+            self._cut(error.reason, "not the peer protocol of this version")
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.closed(self)
+
+    def count_silence(self) -> None:
+        """A sweep found the connection open; too many without a byte between them cut it."""
+        self._silent_sweeps += 1
+        if self._silent_sweeps > SILENT_SWEEPS_MAX:
+            self._cut(Refused.SILENT, "no sign of life")
+
+    def _on_opening(self, opening: Opening) -> None:
+        if isinstance(opening, Probe):
+            self.write(encode(self._owner.answer_probe(opening.sender)))
+            self._is_cut = True
+            self._transport.close()
+            return
+        refusal = self._owner.check_hello(opening)
+        if refusal is not None:
+            self.write(encode(Refusal(refusal[0].value, refusal[1])))
+            self._cut(*refusal)
+            return
+        self.hello = opening
+        self._reader.body_bytes_max = BODY_BYTES_MAX
+        self._owner.greeted(self, opening)
+        self.write(encode(Welcome()))
+
+    def _on_frame(self, hello: Hello, body: bytes) -> None:
+        frame = decode_peer_frame(body)
+        if frame.sender != hello.sender or frame.receiver != hello.receiver:
+            raise ProtocolError(Refused.WRONG_SENDER)
+        self._owner.received(frame)
+
+    def _cut(self, reason: Refused, detail: str) -> None:
+        if not self._is_cut:
+            self._is_cut = True
+            self._owner.refused(reason, self._transport.get_extra_info("peername"), detail)
+            self._transport.close()
+
+
+def _set_socket_options(sock: socket.socket) -> None:
+    """Small frames at once, and dead peers found in seconds. Options a system lacks are left."""
+    wanted = [
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 2),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(UNACKNOWLEDGED_SECONDS_MAX * 1000)),
+    ]
+    for level, name, value in wanted:
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(level, option, value)
