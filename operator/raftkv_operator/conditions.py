@@ -65,7 +65,7 @@ def available(
     match formation:
         case Formed():
             if membership.leader is not None:
-                return _true(kind, "LeaderElected", f"{membership.leader} leads")
+                return _true(kind, "Serving", "a leader is elected: reads and writes are served")
             return _leaderless(cluster, observed, formation)
         case Foreign(message=message):
             return _false(kind, "ForeignData", message)

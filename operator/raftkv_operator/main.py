@@ -232,7 +232,7 @@ async def _follow_clusters(
         return in_cluster or kopf.login_with_kubeconfig(**context)
 
     @kopf.on.event(names.GROUP, names.VERSION, names.CLUSTER_KIND.plural, registry=registry)
-    def follow(event: kopf.RawEvent, **_: Any) -> None:  # noqa: ANN401 - kopf's protocol
+    async def follow(event: kopf.RawEvent, **_: Any) -> None:  # noqa: ANN401 - kopf's protocol
         body = cast("JsonObject", event["object"])
         key = cluster_key(body)
         if event["type"] == "DELETED":
@@ -246,6 +246,8 @@ async def _follow_clusters(
     kopf_settings.posting.enabled = False
     kopf_settings.scanning.disabled = True
     kopf_settings.peering.standalone = True
+    kopf_settings.queueing.idle_timeout = 1.0  # also how long a shutdown waits for idle workers
+    kopf_settings.queueing.exit_timeout = 0.5
     kopf_settings.networking.error_backoffs = _Backoffs()
     kopf_settings.networking.request_timeout = 10
     kopf_settings.watching.server_timeout = WATCH_SECONDS

@@ -127,7 +127,6 @@ def _desired(
     live = observed.stateful_set(cluster.name)
     if live is not None and not is_controlled_by(live, cluster.uid):
         live = None
-    is_frozen = live is not None and _is_roll_pending(cluster, live)
     replicas = stateful_set_replicas(cluster)
     record = cluster.status.bootstrap
     wanted = Wanted(
@@ -136,10 +135,8 @@ def _desired(
         operator_namespace=operator_namespace,
         has_pod_monitors=observed.has_pod_monitors,
         live_stateful_set=live,
-        is_template_frozen=is_frozen,
-        frozen_config_map=observed.get("ConfigMap", names.config_map(cluster.name))
-        if is_frozen
-        else None,
+        live_config_map=observed.get("ConfigMap", names.config_map(cluster.name)),
+        is_template_frozen=live is not None and _is_roll_pending(cluster, live),
     )
     return desired_objects(cluster, wanted)
 

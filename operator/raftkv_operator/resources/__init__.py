@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from raftkv_operator import names
 from raftkv_operator.api import Cluster
-from raftkv_operator.objects import JsonObject, Kind
+from raftkv_operator.objects import JsonObject, Kind, annotations_of, key_of
 from raftkv_operator.resources import (
     client_service,
     config_map,
@@ -53,10 +53,9 @@ class Wanted(Struct, frozen=True, kw_only=True):
     voters: int  # for the disruption budget
     operator_namespace: str | None  # None: the operator runs outside of Kubernetes
     has_pod_monitors: bool
-    # Parts of the live objects that this pass must not change, or None.
     live_stateful_set: JsonObject | None = None
-    frozen_config_map: JsonObject | None = None
-    is_template_frozen: bool = False
+    live_config_map: JsonObject | None = None
+    is_template_frozen: bool = False  # pods keep template and settings that they have
 
 
 def desired_objects(cluster: Cluster, wanted: Wanted) -> list[JsonObject]:
@@ -69,7 +68,9 @@ def desired_objects(cluster: Cluster, wanted: Wanted) -> list[JsonObject]:
     spec = cluster.spec
     desired = [
         service_account.build(cluster),
-        config_map.build(cluster, frozen=wanted.frozen_config_map),
+        config_map.build(
+            cluster, frozen=wanted.live_config_map if wanted.is_template_frozen else None
+        ),
         peer_service.build(cluster),
     ]
     if spec.network_policy.enabled:
@@ -87,7 +88,11 @@ def desired_objects(cluster: Cluster, wanted: Wanted) -> list[JsonObject]:
     if spec.monitoring.pod_monitor and wanted.has_pod_monitors:
         desired.append(pod_monitor.build(cluster))
     desired.append(client_service.build(cluster))
-    return [_finish(cluster, item) for item in desired]
+    kept = {}
+    if wanted.is_template_frozen:
+        live = (wanted.live_stateful_set, wanted.live_config_map)
+        kept = {key_of(item): item for item in live if item is not None}
+    return [_finish(cluster, item, kept.get(key_of(item))) for item in desired]
 
 
 def claimed_keys(cluster: Cluster) -> list[tuple[Kind, str]]:
@@ -109,16 +114,27 @@ def claimed_keys(cluster: Cluster) -> list[tuple[Kind, str]]:
     return keys
 
 
-def _finish(cluster: Cluster, item: JsonObject) -> JsonObject:
-    """Add what all children share: namespace, labels, owner, and the hash of what is applied."""
+def _finish(cluster: Cluster, item: JsonObject, kept: JsonObject | None) -> JsonObject:
+    """Add what all children share: namespace, labels, owner, and the hash of what is applied.
+
+    ``kept`` is the live object when parts of it must stay: then its hash stays as well.
+    """
     metadata = dict(item["metadata"])
     metadata["namespace"] = cluster.namespace
     metadata["labels"] = names.labels(cluster.name)
     metadata["ownerReferences"] = [names.owner_reference(cluster.name, cluster.uid)]
     built = {**item, "metadata": metadata}
-    digest = hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest()[:16]
+    digest = annotations_of(kept).get(names.ANNOTATION_APPLIED_HASH) if kept is not None else None
     metadata["annotations"] = {
         **(metadata.get("annotations") or {}),
-        names.ANNOTATION_APPLIED_HASH: digest,
+        names.ANNOTATION_APPLIED_HASH: digest or _digest(built),
     }
     return built
+
+
+def _digest(built: JsonObject) -> str:
+    """Hash of what is applied, except claim templates: those are what lives, not our choice."""
+    spec = built.get("spec") or {}
+    chosen = {name: value for name, value in spec.items() if name != "volumeClaimTemplates"}
+    text = json.dumps({**built, "spec": chosen}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
