@@ -49,11 +49,9 @@ def random_nonzero(rng: Rng) -> int:
             return value
 
 
-def create_identity(rng: Rng) -> DiskTask[Identity]:
-    """Make the identity of an empty volume; durable when the task ends."""
-    identity = Identity(member_id=random_nonzero(rng))
-    yield from write_identity(identity)
-    return identity
+def create_identity(rng: Rng) -> Identity:
+    """A new identity, for an empty volume; the caller writes it before anybody hears of it."""
+    return Identity(member_id=random_nonzero(rng))
 
 
 def adopt_cluster(

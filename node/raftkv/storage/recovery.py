@@ -9,7 +9,7 @@ The algorithm is numbered in docs/file-formats.md; the numbers here refer to it.
 operation is a crash point in tests: running it again gives the same result.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -69,7 +69,7 @@ def open_storage(rng: Rng, *, segment_bytes: int) -> DiskTask[Recovered]:
     if IDENTITY in names:
         identity = yield from read_identity()
     else:
-        identity = yield from create_identity(rng)
+        identity = create_identity(rng)
     wal_names = (yield from _list(WAL)) if WAL in names else []
     segments = _order_segments(wal_names)
     replay = _Replay(identity)
@@ -80,9 +80,9 @@ def open_storage(rng: Rng, *, segment_bytes: int) -> DiskTask[Recovered]:
     replay.finish(segments, content)
 
     # The directory is sound: from here on it is changed.
-    yield from _remove_temporary_files(names, wal_names)
+    yield from write_identity(identity)
     if segments:
-        yield from write_identity(identity)
+        yield from _remove_temporary_files(wal_names)
         active = yield from _make_durable(segments, replay, content)
     else:
         yield (Mkdir(WAL), FsyncDir(ROOT))
@@ -272,30 +272,27 @@ class _Replay:
         self.torn_bytes = len(content[self.end :].rstrip(b"\0"))
 
 
-def _remove_temporary_files(
-    names: Iterable[str], wal_names: list[tuple[str, int]]
-) -> DiskTask[None]:
-    """Remove what a crash left half made (step 8)."""
-    temporary = IDENTITY + TEMPORARY_SUFFIX
-    leftovers = [temporary] if temporary in names else []
-    leftovers += [f"{WAL}/{name}" for name, _ in wal_names if name.endswith(TEMPORARY_SUFFIX)]
+def _remove_temporary_files(wal_names: list[tuple[str, int]]) -> DiskTask[None]:
+    """Remove the segments that a crash left half made (step 8)."""
+    leftovers = [name for name, _ in wal_names if name.endswith(TEMPORARY_SUFFIX)]
     if leftovers:
-        yield tuple(Unlink(path) for path in leftovers)
+        yield tuple(Unlink(f"{WAL}/{name}") for name in leftovers)
 
 
 def _make_durable(
     segments: Sequence[_Segment], replay: _Replay, content: bytes
 ) -> DiskTask[ActiveSegment]:
-    """Finish an interrupted roll, and write the last segment's valid frames anew (step 9)."""
+    """Write the last segment's valid frames anew, and finish an interrupted roll (step 9)."""
     last = segments[-1]
-    if len(segments) > 1 and segments[-2].state is SegmentState.ACTIVE:
-        yield seal(segments[-2].number)
     handle = yield from replace_file(
         WAL,
         segment_name(last.number, last.state),
         [content[: replay.end]],
         size_bytes=last.size_bytes,
     )
+    if len(segments) > 1 and segments[-2].state is SegmentState.ACTIVE:
+        # Only now: the last segment's name may not have been durable either.
+        yield seal(segments[-2].number)
     return ActiveSegment(
         number=last.number,
         handle=handle,

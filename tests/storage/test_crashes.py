@@ -1,0 +1,314 @@
+"""Kill and power loss at every disk operation: what was acknowledged is always there.
+
+The workload counts what it was told is durable. A crash may keep or lose what was under way,
+nothing else.
+"""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from random import Random
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raftkv.raft.messages import ConfState, HardState, Member
+from raftkv.storage.disk import DiskError, DiskTask, Rename, run_task
+from raftkv.storage.identity import Identity, adopt_cluster
+from raftkv.storage.record import HEADER_BYTES, SECTOR_BYTES
+from raftkv.storage.wal import Wal
+from tests.simulation.disk import Crash, SimDisk
+from tests.storage.support import (
+    LogState,
+    found_on,
+    frames_of,
+    make_entries,
+    open_on,
+    restart,
+    segment_path,
+    state_of,
+)
+
+CONF: Final = ConfState(voters=(5,), members=(Member(5, "n5", "n5:7401", "http://n5:7400"),))
+
+
+@dataclass
+class Promised:
+    """What a process was told is durable, and what it had asked for besides."""
+
+    identity: Identity | None = None
+    asked_identity: Identity | None = None
+    state: LogState = field(default_factory=LogState)
+    asked_state: LogState = field(default_factory=LogState)
+
+    def check(self, disk: SimDisk) -> None:
+        """Start a process on ``disk``: it must find what was promised."""
+        recovered = open_on(disk, seed=2)
+        if self.identity is not None:
+            found = {self.identity, self.asked_identity} - {None}
+            assert recovered.identity in found
+        assert state_of(recovered) in (self.state, self.asked_state)
+        # The log goes on from there, and is the same when it is read once more.
+        state = state_of(recovered)
+        if recovered.identity.cluster_id is None:
+            run_task(disk, adopt_cluster(recovered.identity, "c1", None))
+        entries = make_entries(len(state.entries) + 1, 2, term=9)
+        hard_state = HardState(9, None, state.hard_state.commit)
+        run_task(disk, recovered.wal.append(hard_state, entries))
+        assert state_of(restart(disk)) == state.append(hard_state, entries)
+
+
+def live(disk: SimDisk, promised: Promised) -> None:
+    """Two lives of a node: founding, writes over several segments, restart, more writes."""
+    recovered = open_on(disk)
+    promised.identity = recovered.identity
+    promised.asked_identity = Identity(recovered.identity.member_id, "c1", CONF)
+    promised.identity = run_task(disk, adopt_cluster(recovered.identity, "c1", CONF))
+    write(disk, promised, recovered.wal, count=14)
+    recovered = restart(disk)
+    assert state_of(recovered) == promised.state
+    write(disk, promised, recovered.wal, count=6)
+
+
+def write(disk: SimDisk, promised: Promised, wal: Wal, count: int) -> None:
+    """Writes of one to some eight sectors; every fourth replaces an uncommitted suffix."""
+    for number in range(count):
+        state = promised.state
+        term, commit, last_index = (
+            state.hard_state.term,
+            state.hard_state.commit,
+            len(state.entries),
+        )
+        if number % 4 == 3:
+            term += 1
+            last_index -= min(2, last_index - commit)
+        entries = make_entries(last_index + 1, 1 + number % 3, term=term, size=700 * (number % 3))
+        hard_state = HardState(term, number or None, max(commit, last_index - 2))
+        promised.asked_state = state.append(hard_state, entries)
+        run_task(disk, wal.append(hard_state, entries))
+        promised.state = promised.asked_state
+
+
+def rename_temporary_identity() -> DiskTask[None]:
+    """What a process does that goes on after a failed sync."""
+    yield (Rename("identity.tmp", "identity"),)
+
+
+@cache
+def op_total() -> int:
+    """How many disk operations the whole workload takes."""
+    disk = SimDisk()
+    live(disk, Promised())
+    assert sum(path.endswith(".sealed") for path in disk.paths()) >= 3
+    return disk.op_count
+
+
+def cut_short(op_number: int) -> tuple[SimDisk, Promised]:
+    """The workload, ended at this operation."""
+    disk, promised = SimDisk(), Promised()
+    disk.crash_at(op_number)
+    with pytest.raises(Crash):
+        live(disk, promised)
+    return disk, promised
+
+
+def kill(disk: SimDisk, seed: int) -> None:
+    """The process ended."""
+    del seed
+    disk.kill()
+
+
+def power_loss(disk: SimDisk, seed: int) -> None:
+    """The machine ended."""
+    disk.power_loss(Random(seed))
+
+
+@pytest.mark.parametrize(("end", "seeds"), [(kill, 1), (power_loss, 12)])
+def test_what_was_acknowledged_survives_a_crash_at_every_operation(
+    end: Callable[[SimDisk, int], None], seeds: int
+) -> None:
+    for op_number in range(1, op_total() + 1):
+        crashed, promised = cut_short(op_number)
+        for seed in range(seeds):
+            disk = crashed.clone()
+            end(disk, seed)
+            promised.check(disk)
+
+
+@pytest.mark.parametrize("first_end", [kill, power_loss])
+@pytest.mark.parametrize("second_end", [kill, power_loss])
+def test_what_was_acknowledged_survives_a_crash_at_every_operation_of_recovery(
+    first_end: Callable[[SimDisk, int], None], second_end: Callable[[SimDisk, int], None]
+) -> None:
+    for op_number in range(1, op_total() + 1):
+        crashed, promised = cut_short(op_number)
+        first_end(crashed, op_number)
+        whole = crashed.clone()
+        open_on(whole, seed=2)
+        for recovery_op_number in range(crashed.op_count + 1, whole.op_count + 1):
+            disk = crashed.clone()
+            disk.crash_at(recovery_op_number)
+            with pytest.raises(Crash):
+                open_on(disk, seed=2)
+            second_end(disk, recovery_op_number)
+            promised.check(disk)
+
+
+@pytest.mark.parametrize("end", [kill, power_loss])
+def test_what_was_acknowledged_survives_a_failure_of_every_operation(
+    end: Callable[[SimDisk, int], None],
+) -> None:
+    for op_number in range(1, op_total() + 1):
+        disk, promised = SimDisk(), Promised()
+        disk.fail_at(op_number, errno.EIO)
+        with pytest.raises(DiskError, match="Input/output error"):
+            live(disk, promised)
+        end(disk, op_number)
+        promised.check(disk)
+
+
+def test_rule_06_what_recovery_read_is_durable_before_it_is_relied_on() -> None:
+    # The disk refuses to sync a write, the process ends. The next one reads the write from the
+    # page cache, where it will never leave from by itself, and must not lose it again.
+    disk = SimDisk()
+    recovered = found_on(disk)
+    disk.fail_at(disk.op_count + 2, errno.EIO)
+    with pytest.raises(DiskError):
+        run_task(disk, recovered.wal.append(HardState(4, 7, 0), make_entries(1, 3)))
+    seen = state_of(restart(disk))
+    assert seen == LogState(HardState(4, 7, 0), tuple(make_entries(1, 3)))
+    for seed in range(20):
+        after = disk.clone()
+        after.power_loss(Random(seed))
+        assert state_of(open_on(after)) == seen
+
+
+def test_rule_06_the_identity_that_recovery_read_is_durable_too() -> None:
+    disk = SimDisk()
+    recovered = open_on(disk)
+    disk.fail_at(disk.op_count + 5, errno.EIO)
+    with pytest.raises(DiskError, match="fdatasync"):
+        run_task(disk, adopt_cluster(recovered.identity, "c1", CONF))
+    # Renamed all the same, as a process that ignores errors would have.
+    run_task(disk, rename_temporary_identity())
+    seen = restart(disk).identity
+    assert seen.cluster_id == "c1"
+    for seed in range(20):
+        after = disk.clone()
+        after.power_loss(Random(seed))
+        assert open_on(after).identity == seen
+
+
+def test_rule_07_every_mix_of_old_new_and_garbage_sectors_is_a_torn_tail() -> None:
+    disk = SimDisk()
+    wal = found_on(disk).wal
+    run_task(disk, wal.append(HardState(1, 7, 0), make_entries(1, 2)))
+    before = LogState(HardState(1, 7, 0), tuple(make_entries(1, 2)))
+    path = segment_path("00000001.active")
+    old = disk.read(path)
+    last_write = make_entries(3, 2, size=800)
+    run_task(disk, wal.append(None, last_write))
+    new = disk.read(path)
+    frame = list(frames_of(new))[-1]
+    sectors = range(frame.offset, frame.end, SECTOR_BYTES)
+    assert len(sectors) == 4
+    rng = Random(1)
+    for fates in product(range(3), repeat=len(sectors)):
+        content = bytearray(old)
+        for fate, start in zip(fates, sectors, strict=True):
+            end = start + SECTOR_BYTES
+            content[start:end] = (old[start:end], new[start:end], rng.randbytes(SECTOR_BYTES))[fate]
+        torn = disk.clone()
+        torn.write(path, bytes(content))
+        recovered = restart(torn)
+        if set(fates) == {1}:
+            assert state_of(recovered) == before.append(None, last_write)
+            assert recovered.torn_bytes_cut == 0
+        else:
+            assert state_of(recovered) == before
+            assert (recovered.torn_bytes_cut > 0) is (set(fates) != {0})
+
+
+def test_rule_07_every_prefix_of_the_write_in_flight_is_a_torn_tail() -> None:
+    disk = SimDisk()
+    wal = found_on(disk).wal
+    run_task(disk, wal.append(HardState(1, 7, 0), make_entries(1, 2)))
+    before = LogState(HardState(1, 7, 0), tuple(make_entries(1, 2)))
+    path = segment_path("00000001.active")
+    last_write = make_entries(3, 2, size=400)
+    run_task(disk, wal.append(None, last_write))
+    content = disk.read(path)
+    frame = list(frames_of(content))[-1]
+    used_end = frame.offset + HEADER_BYTES + len(frame.payload)
+    for end in range(frame.offset, used_end):
+        torn = disk.clone()
+        torn.write(path, content[:end].ljust(len(content), b"\0"))
+        recovered = restart(torn)
+        assert state_of(recovered) == before, end
+        assert recovered.torn_bytes_cut <= end - frame.offset
+
+
+def test_a_torn_tail_is_gone_after_recovery_and_the_next_write_takes_its_place() -> None:
+    disk = SimDisk()
+    wal = found_on(disk).wal
+    run_task(disk, wal.append(None, make_entries(1, 2)))
+    disk.crash_at(disk.op_count + 1)
+    with pytest.raises(Crash):
+        run_task(disk, wal.append(None, make_entries(3, 2, size=400)))
+    recovered = restart(disk)
+    assert recovered.torn_bytes_cut > 0
+    recovered = restart(disk)
+    assert recovered.torn_bytes_cut == 0
+    run_task(disk, recovered.wal.append(None, make_entries(3, 1, term=2)))
+    assert restart(disk).entries == [*make_entries(1, 2), *make_entries(3, 1, term=2)]
+
+
+WRITES = st.lists(
+    st.tuples(
+        st.integers(0, 3),  # entries
+        st.integers(0, 1500),  # bytes each
+        st.integers(0, 3),  # how many uncommitted ones they replace
+        st.none() | st.integers(0, 2),  # by how much the commit index moves
+    ).filter(lambda write: write[0] > 0 or write[3] is not None),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(WRITES, st.integers(1, 60), st.booleans()), max_size=4), st.integers(0))
+def test_a_log_under_random_writes_and_crashes_equals_a_list(
+    lives: list[tuple[list[tuple[int, int, int, int | None]], int, bool]], seed: int
+) -> None:
+    disk, rng, state = SimDisk(), Random(seed), LogState()
+    found_on(disk)
+    for writes, crash_after_ops, is_power_loss in lives:
+        disk.kill()
+        asked = state
+        disk.crash_at(disk.op_count + crash_after_ops)
+        try:
+            wal = open_on(disk).wal
+            for count, size, replaced, commit_step in writes:
+                hard, last_index = state.hard_state, len(state.entries)
+                kept = last_index - min(replaced, last_index - hard.commit) * (count > 0)
+                term = hard.term + (kept < last_index)
+                entries = make_entries(kept + 1, count, term=term, size=size)
+                hard_state = None
+                if commit_step is not None or term > hard.term:
+                    commit = min(hard.commit + (commit_step or 0), kept + count)
+                    hard_state = HardState(term, rng.choice([None, 1]), commit)
+                asked = state.append(hard_state, entries)
+                run_task(disk, wal.append(hard_state, entries))
+                state = asked
+        except Crash:
+            pass
+        if is_power_loss:
+            disk.power_loss(rng)
+        disk.cancel_faults()
+        found = state_of(restart(disk))
+        assert found in (state, asked)
+        state = found
