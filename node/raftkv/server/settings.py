@@ -1,0 +1,229 @@
+"""Everything a node process is told from outside, checked and completed.
+
+Made once from the command line and the environment by `raftkv.cli.node_command`; frozen after.
+Whatever contradicts itself is refused here with one sentence, before anything is touched.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from raftkv.node.settings import NodeSettings
+from raftkv.server.addresses import Address, parse_address
+from raftkv.server.http.settings import HttpSettings
+from raftkv.server.peer_list import PeerList, is_named, parse_bare, parse_named
+
+HEARTBEAT_MS_DEFAULT: Final = 80
+ELECTION_MS_DEFAULT: Final = 300
+DRAIN_SECONDS_DEFAULT: Final = 8.0
+# Kubernetes ends the pod after 60 s; a drain that long would be cut.
+DRAIN_SECONDS_MAX: Final = 40.0
+VALUE_BYTES_MAX_DEFAULT: Final = 1 << 20
+# A value travels inside one log entry and one peer frame.
+VALUE_BYTES_MAX_MAX: Final = 16 << 20
+
+_TICKS_PER_HEARTBEAT: Final = 4
+# Election timeouts are drawn from [election, election * 11/6): by default 300 to 550 ms.
+_ELECTION_JITTER: Final = 5 / 6
+_NAME: Final = re.compile(r"[A-Za-z0-9._:\[\]-]{1,253}")
+
+
+class SettingsError(ValueError):
+    """The flags make no sense; the message is one sentence for a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """The command line of `raftkv node` as it was given; None where it was silent."""
+
+    data: Path
+    id: str | None = None
+    addr: str = "127.0.0.1:7400"
+    peer_addr: str | None = None
+    admin_addr: str | None = None
+    metrics_addr: str | None = None
+    advertise_peer: str | None = None
+    advertise_client: str | None = None
+    peers: str | None = None
+    heartbeat_ms: int = HEARTBEAT_MS_DEFAULT
+    election_ms: int = ELECTION_MS_DEFAULT
+    drain_seconds: float = DRAIN_SECONDS_DEFAULT
+    max_value_bytes: int = VALUE_BYTES_MAX_DEFAULT
+    rebuild: bool = False
+    runtime_dir: Path | None = None
+    log_format: str = "text"
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """A consistent set of settings of one node process."""
+
+    name: str
+    addr: Address
+    peer_addr: Address
+    admin_addr: Address | None  # None: changing cluster calls are served on ``addr``
+    metrics_addr: Address | None  # None: metrics are served on ``addr`` only
+    advertise_peer: Address  # where peers find this node
+    advertise_client: str  # "http://host:port", where clients may be redirected to
+    peers: PeerList | None  # None: wait for bootstrap, or to be added
+    data: Path
+    runtime_dir: Path | None  # None: the system's directory for temporary files
+    rebuild: bool  # discard the state machine's store and rebuild it from the log
+    heartbeat_ms: int
+    election_ms: int
+    drain_seconds: float
+    value_bytes_max: int
+    log_format: str  # "text" or "json"
+    log_level: str
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an administrator should know; logged at the start and told by `/v1/status`."""
+        beyond = [
+            f"{what} ({address})"
+            for what, address in (
+                ("clients", self.addr),
+                ("peers", self.peer_addr),
+                ("administrators", self.admin_addr),
+            )
+            if address is not None and not address.is_loopback
+        ]
+        if not beyond:
+            return ()
+        return (f"listening beyond loopback without TLS for {', '.join(beyond)}",)
+
+    def node_settings(self, version: str) -> NodeSettings:
+        """The node class's share."""
+        tick_ms = self.heartbeat_ms / _TICKS_PER_HEARTBEAT
+        election_ticks = round(self.election_ms / tick_ms)
+        return NodeSettings(
+            name=self.name,
+            peer_url=str(self.advertise_peer),
+            client_url=self.advertise_client,
+            version=version,
+            tick_seconds=tick_ms / 1000,
+            heartbeat_ticks=_TICKS_PER_HEARTBEAT,
+            election_ticks=election_ticks,
+            election_jitter_ticks=int(election_ticks * _ELECTION_JITTER),
+        )
+
+    def http_settings(self) -> HttpSettings:
+        """The HTTP layer's share."""
+        return HttpSettings(
+            node_name=self.name, value_bytes_max=self.value_bytes_max, warnings=self.warnings
+        )
+
+
+def resolve(flags: Flags, hostname: str) -> ServerSettings:
+    """Complete and check what the command line gave. Raises SettingsError."""
+    try:
+        return _resolve(flags, hostname)
+    except SettingsError:
+        raise
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _resolve(flags: Flags, hostname: str) -> ServerSettings:
+    _check_numbers(flags)
+    addr = parse_address(flags.addr)
+    peer_addr = (
+        _default_peer_addr(addr) if flags.peer_addr is None else parse_address(flags.peer_addr)
+    )
+    admin_addr = None if flags.admin_addr is None else parse_address(flags.admin_addr)
+    metrics_addr = None if flags.metrics_addr is None else parse_address(flags.metrics_addr)
+    _check_distinct(addr, peer_addr, admin_addr, metrics_addr)
+    name, peers, advertise_peer = _resolve_peers(flags, peer_addr, hostname)
+    if _NAME.fullmatch(name) is None:
+        raise SettingsError(f"--id {name!r} is not made of letters, digits and . _ - alone")
+    return ServerSettings(
+        name=name,
+        addr=addr,
+        peer_addr=peer_addr,
+        admin_addr=admin_addr,
+        metrics_addr=metrics_addr,
+        advertise_peer=advertise_peer,
+        advertise_client=_client_url(flags.advertise_client, _reachable(addr, hostname)),
+        peers=peers,
+        data=flags.data,
+        runtime_dir=flags.runtime_dir,
+        rebuild=flags.rebuild,
+        heartbeat_ms=flags.heartbeat_ms,
+        election_ms=flags.election_ms,
+        drain_seconds=flags.drain_seconds,
+        value_bytes_max=flags.max_value_bytes,
+        log_format=flags.log_format,
+        log_level=flags.log_level,
+    )
+
+
+def _check_numbers(flags: Flags) -> None:
+    if not 10 <= flags.heartbeat_ms <= 10_000:
+        raise SettingsError("--heartbeat-ms is between 10 and 10000")
+    if flags.election_ms < 3 * flags.heartbeat_ms:
+        # A single lost heartbeat must not start an election.
+        raise SettingsError(
+            f"--election-ms {flags.election_ms} is less than three heartbeats "
+            f"of {flags.heartbeat_ms} ms"
+        )
+    if flags.election_ms > 60_000:
+        raise SettingsError("--election-ms is at most 60000")
+    if not 0 <= flags.drain_seconds <= DRAIN_SECONDS_MAX:
+        raise SettingsError(f"--drain-seconds is between 0 and {DRAIN_SECONDS_MAX:g}")
+    if not 1 <= flags.max_value_bytes <= VALUE_BYTES_MAX_MAX:
+        raise SettingsError(f"--max-value-bytes is between 1 and {VALUE_BYTES_MAX_MAX}")
+
+
+def _default_peer_addr(addr: Address) -> Address:
+    if addr.port == 65535:
+        raise SettingsError("--peer-addr is needed: there is no port above 65535 to default to")
+    return Address(addr.host, addr.port + 1)
+
+
+def _check_distinct(*addresses: Address | None) -> None:
+    given = [address for address in addresses if address is not None]
+    for address in given:
+        if given.count(address) > 1:
+            raise SettingsError(f"two listeners cannot share {address}")
+
+
+def _resolve_peers(
+    flags: Flags, peer_addr: Address, hostname: str
+) -> tuple[str, PeerList | None, Address]:
+    """The node's name, its peers, and where they find it."""
+    given = None if flags.advertise_peer is None else parse_address(flags.advertise_peer)
+    if given is not None and given.is_wildcard:
+        raise SettingsError(f"--advertise-peer {given} is no address that a peer could reach")
+    advertised = given or _reachable(peer_addr, hostname)
+    name = hostname if flags.id is None else flags.id
+    if flags.peers is None:
+        return name, None, advertised
+    if not is_named(flags.peers):
+        peers = parse_bare(flags.peers, advertised)
+        # Several nodes of one machine share its name, so the address is the better default.
+        return flags.id or peers.own.label, peers, peers.own.address
+    peers = parse_named(flags.peers, name)
+    listed = peers.own.address
+    if given is None and listed.port != peer_addr.port:
+        raise SettingsError(
+            f"--peers lists {name} at {listed}, but it listens for peers at {peer_addr}; "
+            "set --peer-addr, or --advertise-peer if the port is translated on the way"
+        )
+    if given is not None and given != listed:
+        raise SettingsError(f"--peers lists {name} at {listed}, but --advertise-peer is {given}")
+    return name, peers, listed
+
+
+def _reachable(address: Address, hostname: str) -> Address:
+    return Address(hostname, address.port) if address.is_wildcard else address
+
+
+def _client_url(given: str | None, default: Address) -> str:
+    if given is None:
+        return f"http://{default}"
+    address = parse_address(given.removeprefix("http://").removesuffix("/"))
+    if address.is_wildcard:
+        raise SettingsError(f"--advertise-client {given} is no address that a client could reach")
+    return f"http://{address}"
