@@ -206,10 +206,10 @@ class Files:
     """Every effect of `LmdbEngineFactory` on the file system; tests crash between any two."""
 
     def read(self, path: Path) -> bytes | None:
-        """The content of a file; None if it is missing."""
+        """The content of a file; None if it cannot be read, whatever the reason."""
         try:
             return path.read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
 
     def make_directory(self, path: Path) -> None:

@@ -1,0 +1,73 @@
+"""What the tests of the state machine share: entries, engines, dumps, strategies."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from raftkv.kv.commands import (
+    Append,
+    Command,
+    Condition,
+    Delete,
+    Put,
+    encode_command,
+    join_batch,
+)
+from raftkv.kv.engine import Engine, Pair, Table
+from raftkv.kv.lmdb_engine import LmdbEngine
+from raftkv.kv.memory_engine import MemoryEngine
+from raftkv.raft.messages import Entry, EntryType
+
+DETERMINISTIC = settings(derandomize=True, deadline=None, database=None)
+
+
+def entry(index: int, *commands: Command, term: int = 1) -> Entry:
+    """The log entry that holds ``commands``."""
+    return Entry(term, index, EntryType.NORMAL, join_batch([encode_command(c) for c in commands]))
+
+
+@contextmanager
+def open_engine(kind: str) -> Iterator[Engine]:
+    """An empty engine: "memory", or "lmdb" in a directory of its own."""
+    if kind == "memory":
+        yield MemoryEngine()
+        return
+    with TemporaryDirectory() as directory:
+        engine = LmdbEngine(str(Path(directory) / "env"))
+        yield engine
+        engine.close()
+
+
+def dump(engine: Engine, keys: Sequence[bytes]) -> tuple[list[list[Pair]], list[list[bytes]]]:
+    """All that an engine holds: its tables, and the histories of ``keys``, latest first."""
+    with engine.read() as reader:
+        tables = [list(reader.scan(table, b"", None)) for table in Table]
+        histories = []
+        for key in keys:
+            history: list[bytes] = []
+            value = reader.hist_floor(key, b"\xff" * 10)
+            while value is not None and len(history) < 1000:
+                history.append(value)
+                below = (int.from_bytes(value, "big") - 1).to_bytes(10, "big")
+                value = reader.hist_floor(key, below)
+            histories.append(history)
+    return tables, histories
+
+
+KEYS = (b"a", b"b", b"\x00", b"a\x00", b"\xff" * 511)
+
+conditions = st.none() | st.builds(
+    Condition,
+    revisions=st.none() | st.lists(st.integers(0, 12), max_size=4).map(tuple),
+    exists=st.none() | st.booleans(),
+)
+
+commands = st.one_of(
+    st.builds(Put, st.sampled_from(KEYS), st.binary(max_size=6), conditions),
+    st.builds(Delete, st.sampled_from(KEYS), conditions),
+    st.builds(Append, st.sampled_from(KEYS), st.binary(max_size=6), st.integers(0, 14), conditions),
+)

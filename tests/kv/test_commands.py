@@ -1,0 +1,109 @@
+"""Commands and outcomes keep their bytes, and nothing else is taken for one of them."""
+
+from contextlib import suppress
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raftkv.kv.commands import (
+    Append,
+    Command,
+    Condition,
+    ConditionFailed,
+    Delete,
+    Deleted,
+    Outcome,
+    Put,
+    TooLarge,
+    Written,
+    decode_batch,
+    decode_command,
+    decode_outcome,
+    encode_command,
+    encode_outcome,
+    join_batch,
+)
+from tests.kv.support import DETERMINISTIC
+
+u64 = st.integers(0, 2**64 - 1)
+keys = st.binary(min_size=1, max_size=511)
+any_condition = st.none() | st.builds(
+    Condition,
+    revisions=st.none() | st.lists(u64).map(tuple),
+    exists=st.none() | st.booleans(),
+)
+any_command = st.one_of(
+    st.builds(Put, keys, st.binary(), any_condition),
+    st.builds(Delete, keys, any_condition),
+    st.builds(Append, keys, st.binary(), u64, any_condition),
+)
+any_outcome = st.one_of(
+    st.builds(Written, u64, u64),
+    st.builds(Deleted, u64, u64),
+    st.builds(ConditionFailed, u64, u64),
+    st.builds(TooLarge, u64, u64),
+)
+
+
+@DETERMINISTIC
+@given(any_command)
+def test_a_command_survives_its_encoding(command: Command) -> None:
+    assert decode_command(encode_command(command)) == command
+
+
+@DETERMINISTIC
+@given(any_outcome)
+def test_an_outcome_survives_its_encoding(outcome: Outcome) -> None:
+    assert decode_outcome(encode_outcome(outcome)) == outcome
+
+
+@DETERMINISTIC
+@given(st.lists(any_command, max_size=20))
+def test_rule_27_a_batch_is_its_commands_joined(commands: list[Command]) -> None:
+    encoded = [encode_command(command) for command in commands]
+    data = join_batch(encoded)
+    assert decode_batch(data) == tuple(commands)
+    assert data.endswith(b"".join(encoded))
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 65535])
+def test_a_batch_of_every_header_size(count: int) -> None:
+    command = Put(b"k", b"v")
+    data = join_batch([encode_command(command)] * count)
+    assert data == msgspec.msgpack.encode([command] * count)
+    assert decode_batch(data) == (command,) * count
+
+
+def test_a_batch_beyond_65535_commands_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most 65535"):
+        join_batch([b"\xc0"] * 65536)
+
+
+@DETERMINISTIC
+@given(st.binary(max_size=64))
+def test_garbage_raises_decode_errors_only(garbage: bytes) -> None:
+    for decode in (decode_command, decode_batch, decode_outcome):
+        with suppress(msgspec.DecodeError):
+            decode(garbage)
+
+
+@DETERMINISTIC
+@given(any_command, st.data())
+def test_a_truncated_or_changed_command_never_raises_anything_else(
+    command: Command, data: st.DataObject
+) -> None:
+    encoded = bytearray(encode_command(command))
+    with pytest.raises(msgspec.DecodeError):
+        decode_command(bytes(encoded[: data.draw(st.integers(0, len(encoded) - 1))]))
+    encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
+    with suppress(msgspec.DecodeError):
+        decode_command(bytes(encoded))
+
+
+@pytest.mark.parametrize("key", [b"", b"k" * 512])
+@pytest.mark.parametrize("make", [lambda k: Put(k, b""), Delete, lambda k: Append(k, b"", 1)])
+def test_a_key_that_no_engine_could_store_does_not_decode(key: bytes, make: type[Delete]) -> None:
+    with pytest.raises(msgspec.ValidationError, match="length"):
+        decode_command(encode_command(make(key)))
