@@ -1,0 +1,71 @@
+"""The state machine as one would write it without any thought of speed: the reference."""
+
+from raftkv.kv.commands import (
+    Append,
+    Command,
+    Condition,
+    ConditionFailed,
+    Delete,
+    Deleted,
+    Item,
+    Outcome,
+    Put,
+    TooLarge,
+    Written,
+)
+
+
+class Model:
+    """A dictionary per revision."""
+
+    def __init__(self) -> None:
+        # The whole content after each revision; 0 is the empty store.
+        self.states: list[dict[bytes, Item]] = [{}]
+
+    @property
+    def revision(self) -> int:
+        return len(self.states) - 1
+
+    @property
+    def items(self) -> dict[bytes, Item]:
+        return self.states[-1]
+
+    def execute(self, command: Command) -> Outcome:
+        old = self.items.get(command.key)
+        mod_revision = old.mod_revision if old else 0
+        if not self._is_met(command.condition, mod_revision):
+            return ConditionFailed(self.revision, mod_revision)
+        if isinstance(command, Delete):
+            if old is None:
+                return Deleted(self.revision, 0)
+            self.states.append({k: v for k, v in self.items.items() if k != command.key})
+            return Deleted(self.revision, 1)
+        value = self._new_value(command, old)
+        if isinstance(command, Append) and len(value) > command.value_bytes_max:
+            return TooLarge(self.revision, len(value))
+        revision = self.revision + 1
+        new = Item(
+            key=command.key,
+            value=value,
+            create_revision=old.create_revision if old else revision,
+            mod_revision=revision,
+            version=old.version + 1 if old else 1,
+        )
+        self.states.append({**self.items, command.key: new})
+        return Written(revision, new.version)
+
+    @staticmethod
+    def _new_value(command: Put | Append, old: Item | None) -> bytes:
+        if isinstance(command, Put):
+            return command.value
+        return (old.value if old else b"") + command.suffix
+
+    @staticmethod
+    def _is_met(condition: Condition | None, mod_revision: int) -> bool:
+        if condition is None:
+            return True
+        is_as_wished = condition.exists in (None, mod_revision > 0)
+        is_listed = condition.revisions is None or (
+            mod_revision > 0 and mod_revision in condition.revisions
+        )
+        return is_as_wished and is_listed

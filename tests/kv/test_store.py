@@ -1,0 +1,481 @@
+"""The store against a dumb model, and the rules of the node design that it keeps."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raftkv.kv.commands import (
+    Append,
+    Command,
+    Condition,
+    ConditionFailed,
+    Delete,
+    Deleted,
+    Item,
+    Outcome,
+    Put,
+    TooLarge,
+    Written,
+)
+from raftkv.kv.engine import Engine, EngineError, EngineReader, EngineWriter, Pair, Table
+from raftkv.kv.lmdb_engine import LmdbEngine
+from raftkv.kv.memory_engine import MemoryEngine
+from raftkv.kv.records import rev_key
+from raftkv.kv.store import ApplyError, Store, StoreError
+from raftkv.raft.messages import Entry, EntryType
+from tests.kv.model import Model
+from tests.kv.support import DETERMINISTIC, KEYS, commands, dump, entry, open_engine
+
+ENGINES = ["memory", "lmdb"]
+
+# A log: what its entries hold, None for one without commands.
+logs = st.lists(st.none() | st.lists(commands, max_size=6), max_size=10)
+
+
+def entries_of(log: Sequence[Sequence[Command] | None]) -> list[Entry]:
+    return [
+        Entry(1, index, EntryType.NOOP, b"") if content is None else entry(index, *content)
+        for index, content in enumerate(log, start=1)
+    ]
+
+
+def slices_of(entries: Sequence[Entry], sizes: Sequence[int]) -> Iterator[Sequence[Entry]]:
+    start = 0
+    for size in (*sizes, len(entries)):
+        yield entries[start : start + size]
+        start += size
+
+
+def state_of(store: Store) -> tuple[object, ...]:
+    """Everything that a store is and holds."""
+    properties = (
+        store.applied_index,
+        store.revision,
+        store.chain_hash,
+        store.key_count,
+        store.logical_bytes,
+    )
+    return (*properties, dump(store.engine, KEYS))
+
+
+def run(store: Store, *wanted: Command) -> list[Outcome]:
+    """Apply ``wanted`` as one entry."""
+    (applied,) = store.apply([entry(store.applied_index + 1, *wanted)])
+    assert applied.outcomes is not None
+    return list(applied.outcomes)
+
+
+# ---- the model ------------------------------------------------------------------------------
+
+
+def check_against_model(
+    engine: Engine, log: Sequence[Sequence[Command] | None], sizes: Sequence[int]
+) -> None:
+    store, model = Store(engine), Model()
+    for slice_ in slices_of(entries_of(log), sizes):
+        for applied in store.apply(slice_):
+            content = log[applied.index - 1]
+            expected = None if content is None else tuple(model.execute(c) for c in content)
+            assert applied.outcomes == expected
+    # A store opened on the same tables is the same.
+    for view in (store, Store(engine)):
+        assert view.applied_index == len(log)
+        assert view.revision == model.revision
+        assert view.key_count == len(model.items)
+    for key in KEYS:
+        assert store.get(key) == model.items.get(key)
+        for revision, items in enumerate(model.states):
+            assert store.get_at(key, revision) == items.get(key)
+    with engine.read() as reader:
+        records = list(reader.scan(Table.REV, b"", None))
+    assert store.logical_bytes == sum(len(key) + len(value) for key, value in records)
+
+
+@settings(DETERMINISTIC, max_examples=300)
+@given(logs, st.lists(st.integers(1, 4), max_size=6))
+def test_the_store_in_memory_is_the_model(
+    log: list[list[Command] | None], sizes: list[int]
+) -> None:
+    check_against_model(MemoryEngine(), log, sizes)
+
+
+@settings(DETERMINISTIC, max_examples=60)
+@given(logs, st.lists(st.integers(1, 4), max_size=6))
+def test_the_store_in_lmdb_is_the_model(log: list[list[Command] | None], sizes: list[int]) -> None:
+    with open_engine("lmdb") as engine:
+        check_against_model(engine, log, sizes)
+
+
+# ---- rule 8 ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", [0, 1, 3])
+def test_rule_08_entries_are_applied_without_gap_or_repetition(index: int) -> None:
+    store = Store(MemoryEngine())
+    store.apply([entry(1, Put(b"k", b"1"))])
+    before = state_of(store)
+    with pytest.raises(AssertionError, match="is applied as entry 2"):
+        store.apply([entry(index, Put(b"k", b"2"))])
+    with pytest.raises(AssertionError, match="is applied as entry 3"):
+        store.apply([entry(2, Put(b"k", b"2")), entry(4, Put(b"k", b"4"))])
+    assert state_of(store) == before
+
+
+# ---- rule 19 --------------------------------------------------------------------------------
+
+
+def test_rule_19_the_limit_of_an_append_is_in_the_command() -> None:
+    store = Store(MemoryEngine())
+    assert run(
+        store,
+        Append(b"k", b"12345", 4),
+        Append(b"k", b"1234", 4),
+        Append(b"k", b"5", 4),
+        Append(b"k", b"", 4),
+        Append(b"k", b"5", 5),
+    ) == [TooLarge(0, 5), Written(1, 1), TooLarge(1, 5), Written(2, 2), Written(3, 3)]
+    assert store.get(b"k") == Item(b"k", b"12345", 1, 3, 3)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\x91\x93\x09\xc4\x01k\xc4\x00", b"\x90\x90"])
+def test_rule_19_an_entry_that_cannot_be_decoded_stops_the_node(kind: str, data: bytes) -> None:
+    with open_engine(kind) as engine:
+        store = Store(engine)
+        store.apply([entry(1, Put(b"a", b"1"))])
+        before = state_of(store)
+        broken = Entry(1, 3, EntryType.NORMAL, data)
+        with pytest.raises(ApplyError, match="entry 3 cannot be decoded"):
+            store.apply([entry(2, Put(b"a", b"2"), Delete(b"a")), broken])
+        assert state_of(store) == before
+        assert state_of(Store(engine)) == before
+
+
+class FailingEngine:
+    """An engine whose write transactions fail at the call that ``fail_at`` counts down to."""
+
+    def __init__(self, engine: Engine, fail_at: int) -> None:
+        self.engine = engine
+        self.calls_left = fail_at
+
+    def call(self) -> None:
+        if self.calls_left == 0:
+            raise EngineError("injected")
+        self.calls_left -= 1
+
+    @contextmanager
+    def write(self) -> Iterator[EngineWriter]:
+        with self.engine.write() as writer:
+            yield FailingWriter(self, writer)
+            self.call()  # the commit
+
+    def read(self) -> AbstractContextManager[EngineReader]:
+        return self.engine.read()
+
+    def size_bytes(self) -> int:
+        return self.engine.size_bytes()
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class FailingWriter:
+    """Passes on to ``writer`` until `FailingEngine.call` raises."""
+
+    def __init__(self, engine: FailingEngine, writer: EngineWriter) -> None:
+        self.engine = engine
+        self.writer = writer
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        self.engine.call()
+        return self.writer.get(table, key)
+
+    def scan(
+        self, table: Table, start: bytes, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[Pair]:
+        self.engine.call()
+        return self.writer.scan(table, start, end, reverse=reverse)
+
+    def hist_floor(self, key: bytes, value: bytes) -> bytes | None:
+        self.engine.call()
+        return self.writer.hist_floor(key, value)
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        self.engine.call()
+        self.writer.put(table, key, value)
+
+    def putmulti(self, table: Table, pairs: Sequence[Pair]) -> None:
+        # Half of it has happened when it fails.
+        for pair in pairs:
+            self.engine.call()
+            self.writer.put(table, *pair)
+
+    def delete(self, table: Table, key: bytes) -> bool:
+        self.engine.call()
+        return self.writer.delete(table, key)
+
+    def hist_add(self, pairs: Sequence[Pair]) -> None:
+        for pair in pairs:
+            self.engine.call()
+            self.writer.hist_add([pair])
+
+    def hist_delete(self, key: bytes, value: bytes) -> bool:
+        self.engine.call()
+        return self.writer.hist_delete(key, value)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_rule_19_an_engine_error_at_any_call_changes_nothing(kind: str) -> None:
+    first = [entry(1, Put(b"a", b"1"), Put(b"b", b"1"))]
+    second = [
+        entry(2, Put(b"a", b"2"), Append(b"b", b"2", 9)),
+        entry(3, Delete(b"a"), Put(b"\x00", b"3")),
+    ]
+    fail_at, failed = 0, True
+    while failed:
+        with open_engine(kind) as engine:
+            failing = FailingEngine(engine, fail_at)
+            Store(engine).apply(first)
+            store = Store(failing)
+            before = state_of(store)
+            try:
+                store.apply(second)
+            except StoreError:
+                assert state_of(store) == before
+                assert state_of(Store(engine)) == before
+                # Nor does the failure stand in the way of the next process.
+                assert len(Store(engine).apply(second)) == 2
+            else:
+                failed = False
+                assert store.applied_index == Store(engine).applied_index == 3
+        fail_at += 1
+    assert fail_at > 10, "the engine was called at least ten times"
+
+
+# ---- rule 20 --------------------------------------------------------------------------------
+
+
+def test_rule_20_only_a_command_that_changed_a_key_takes_a_revision() -> None:
+    store = Store(MemoryEngine())
+    assert run(
+        store,
+        Delete(b"k"),
+        Put(b"k", b"", Condition(exists=True)),
+        Put(b"k", b"", Condition(revisions=(0, 1))),
+        Append(b"k", b"12", 1),
+        Put(b"k", b"v"),
+        Put(b"k", b"v"),
+        Delete(b"k", Condition(exists=False)),
+        Delete(b"k", Condition(revisions=(1,))),
+        Append(b"k", b"", 1, Condition(revisions=(7, 2))),
+        Delete(b"k", Condition(revisions=(3,))),
+        Delete(b"k"),
+        Delete(b"k", Condition(exists=True)),
+    ) == [
+        Deleted(0, 0),
+        ConditionFailed(0, 0),
+        ConditionFailed(0, 0),
+        TooLarge(0, 2),
+        Written(1, 1),
+        Written(2, 2),  # the same value is a change: the ETag is the revision
+        ConditionFailed(2, 2),
+        ConditionFailed(2, 2),
+        Written(3, 3),
+        Deleted(4, 1),
+        Deleted(4, 0),
+        ConditionFailed(4, 0),
+    ]
+    assert store.revision == 4
+
+
+def test_rule_20_an_entry_without_commands_takes_an_index_but_no_revision() -> None:
+    store = Store(MemoryEngine())
+    applied = store.apply(
+        [
+            Entry(1, 1, EntryType.CONFIG, b"a configuration, opaque here"),
+            Entry(2, 2, EntryType.NOOP, b""),
+            entry(3, term=2),
+            entry(4, Put(b"k", b""), term=2),
+        ]
+    )
+    assert [(a.index, a.term, a.outcomes) for a in applied] == [
+        (1, 1, None),
+        (2, 2, None),
+        (3, 2, ()),
+        (4, 2, (Written(1, 1),)),
+    ]
+    assert (store.applied_index, store.revision) == (4, 1)
+
+
+def test_rule_20_a_key_that_is_created_again_begins_again() -> None:
+    store = Store(MemoryEngine())
+    run(store, Put(b"k", b"1"), Put(b"k", b"2"), Delete(b"k"))
+    (outcome,) = run(store, Append(b"k", b"3", 9))
+    assert outcome == Written(4, 1)
+    assert outcome.created
+    assert store.get(b"k") == Item(b"k", b"3", 4, 4, 1)
+
+
+# ---- rule 23 --------------------------------------------------------------------------------
+
+
+@settings(DETERMINISTIC, max_examples=60)
+@given(logs, st.lists(st.integers(1, 4), max_size=6), st.lists(st.integers(1, 4), max_size=6))
+def test_rule_23_replicas_are_equal_however_the_log_is_sliced(
+    log: list[list[Command] | None], sizes_one: list[int], sizes_two: list[int]
+) -> None:
+    entries = entries_of(log)
+    with open_engine("lmdb") as lmdb:
+        one, two = Store(MemoryEngine()), Store(lmdb)
+        applied_one = [a for slice_ in slices_of(entries, sizes_one) for a in one.apply(slice_)]
+        applied_two = [a for slice_ in slices_of(entries, sizes_two) for a in two.apply(slice_)]
+        assert applied_one == applied_two
+        assert state_of(one) == state_of(two)
+
+
+def test_rule_23_the_hash_covers_index_term_type_command_outcome_and_mutation() -> None:
+    put = entry(1, Put(b"k", b"v"))
+    variants = [
+        [],
+        [put],
+        [entry(1, Put(b"k", b"v"), term=2)],
+        [entry(1, Put(b"k", b"w"))],
+        [entry(1, Put(b"l", b"v"))],
+        [entry(1, Put(b"k", b"v", Condition(exists=False)))],
+        [entry(1, Append(b"k", b"v", 1))],
+        [entry(1)],
+        [Entry(1, 1, EntryType.NOOP, b"")],
+        [Entry(1, 1, EntryType.CONFIG, b"")],
+        [Entry(1, 1, EntryType.NOOP, b""), entry(2, Put(b"k", b"v"))],
+        [put, Entry(1, 2, EntryType.NOOP, b"")],
+    ]
+    hashes = set()
+    for entries in variants:
+        store = Store(MemoryEngine())
+        store.apply(entries)
+        hashes.add(store.chain_hash)
+    assert len(hashes) == len(variants)
+
+
+def test_rule_23_replicas_that_differ_in_a_value_part_at_its_next_use() -> None:
+    """Same commands, same outcomes: only the mutation tells."""
+    hashes = set()
+    for value in (b"v", b"w"):
+        engine = MemoryEngine()
+        store = Store(engine)
+        store.apply([entry(1, Put(b"k", b"v"))])
+        with engine.write() as writer:
+            record = writer.get(Table.REV, rev_key(1, 0))
+            assert record is not None
+            writer.put(Table.REV, rev_key(1, 0), record[:-1] + value)
+        store.apply([entry(2, Append(b"k", b"x", 9))])
+        hashes.add(store.chain_hash)
+    assert len(hashes) == 2
+
+
+def test_rule_23_the_hash_is_stable_between_versions() -> None:
+    """A change here means that replicas of two versions cannot be compared: raise the format."""
+    store = Store(MemoryEngine())
+    store.apply([entry(1, Put(b"k", b"v"), Delete(b"k")), Entry(2, 2, EntryType.NOOP, b"")])
+    assert (
+        store.chain_hash.hex() == "c00b98c3284cd2796efd4ecffccc42390fe1a680a6c44f5c0fd190aa37d9d2d6"
+    )
+
+
+# ---- rule 24 --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_rule_24_records_of_a_key_that_is_written_overwritten_deleted(kind: str) -> None:
+    with open_engine(kind) as engine:
+        store = Store(engine)
+        run(store, Put(b"a", b"1"))
+        (_, cur, rev), (history,) = dump(engine, [b"a"])
+        assert [key for key, _ in cur] == [b"a"]
+        assert [key for key, _ in rev] == [rev_key(1, 0)]
+        assert history == [], "written only when a key is overwritten or deleted"
+
+        run(store, Put(b"a", b"2"))
+        (_, cur, rev), (history,) = dump(engine, [b"a"])
+        assert [key for key, _ in cur] == [b"a"]
+        assert [key for key, _ in rev] == [rev_key(1, 0), rev_key(2, 0)]
+        assert history == [rev_key(1, 0)]
+
+        run(store, Delete(b"a"))
+        (_, cur, rev), (history,) = dump(engine, [b"a"])
+        assert cur == []
+        assert [key for key, _ in rev] == [rev_key(1, 0), rev_key(2, 0), rev_key(3, 0)]
+        assert history == [rev_key(3, 0), rev_key(2, 0), rev_key(1, 0)]
+
+
+def test_rule_24_no_read_transaction_outlives_a_call() -> None:
+    # A commit while a snapshot is open fails in this engine, so each call proves the one before.
+    store = Store(MemoryEngine())
+    for _ in range(2):
+        run(store, Put(b"a", b"1"), Delete(b"b"))
+        store.get(b"a")
+        run(store, Put(b"b", b"1"))
+        store.get(b"missing")
+        run(store, Delete(b"a"))
+        store.get_at(b"a", 1)
+        store.get_at(b"missing", 1)
+    with open_engine("lmdb") as engine:
+        assert isinstance(engine, LmdbEngine)
+        store = Store(engine)
+        run(store, Put(b"a", b"1"))
+        store.get(b"a")
+        store.get_at(b"missing", 1)
+        assert active_readers(engine) == 0
+        with engine.read():
+            assert active_readers(engine) == 1
+        assert active_readers(engine) == 0
+
+
+def active_readers(engine: LmdbEngine) -> int:
+    """How many slots of LMDB's reader table hold a transaction; a free one shows a dash."""
+    _header, *slots = engine.env.readers().splitlines()
+    return sum(slot.split()[-1] != "-" for slot in slots)
+
+
+# ---- byte-exact keys and values -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_keys_of_every_byte_and_length_are_kept_apart(kind: str) -> None:
+    keys = [bytes((byte,)) for byte in range(256)]
+    keys += [b"/" * length for length in range(2, 512)]
+    keys += [b"\x00" * 511, b"\xff" * 511, b"\x00" * 510 + b"\x01", bytes(range(256))]
+    keys += [b"a//b", b"a/../b", b"%FF", b"%25FF", "\u00e9".encode(), "e\u0301".encode()]
+    assert len(set(keys)) == len(keys)
+    with open_engine(kind) as engine:
+        store = Store(engine)
+        # Twice, so that the history holds each of them too.
+        for round_ in (b"first", b"second"):
+            run(store, *(Put(key, round_ + key) for key in keys))
+        assert store.key_count == len(keys)
+        for key in keys:
+            item = store.get(key)
+            assert item is not None
+            assert (item.key, item.value, item.version) == (key, b"second" + key, 2)
+            old = store.get_at(key, len(keys))
+            assert old is not None
+            assert (old.key, old.value, old.version) == (key, b"first" + key, 1)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"\x00", bytes(range(256)), bytes(1 << 20), b"\xff" * (1 << 20), b"\x00" * 4096],
+    ids=["empty", "nul", "every byte", "1 MiB of zeros", "1 MiB of ones", "a page of zeros"],
+)
+def test_values_are_kept_byte_for_byte(kind: str, value: bytes) -> None:
+    with open_engine(kind) as engine:
+        store = Store(engine)
+        run(store, Put(b"put", value), Append(b"appended", value, len(value)))
+        run(store, Append(b"put", b"+", 1 << 21), Append(b"put", value, 1 << 22))
+        assert store.get(b"appended") == Item(b"appended", value, 2, 2, 1)
+        assert store.get_at(b"put", 1) == Item(b"put", value, 1, 1, 1)
+        assert store.get(b"put") == Item(b"put", value + b"+" + value, 1, 4, 3)
