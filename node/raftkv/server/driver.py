@@ -161,6 +161,8 @@ class Driver:
         self._tick_due_at = 0.0
         self._tick_timer: asyncio.TimerHandle | None = None
         self._is_closing = False
+        #: Loop time at which the drain under way began.
+        self.draining_since: float | None = None
         #: Resolved with the reason when the node can no longer go on.
         self.stopped: asyncio.Future[str] = self._loop.create_future()
         # Called after each turn while somebody waits for the node to come to a state.
@@ -247,6 +249,10 @@ class Driver:
 
     async def drain(self, *, draining: bool, avoid: tuple[NodeId, ...] = ()) -> Drained | Failure:
         """See `DriverApi`."""
+        if not draining:
+            self.draining_since = None
+        elif self.draining_since is None:
+            self.draining_since = self._loop.time()
         answer: Drained | Failure
         answer = await self._ask(DrainRequest(self._next_id(), draining, avoid))
         return answer

@@ -1,0 +1,272 @@
+"""One node process, from settings to exit code.
+
+Owns the order of things: listeners are bound before the data directory is touched (an occupied
+port changes nothing), the node recovers, serves, and ends in one of two ways: in order, after a
+signal (`raftkv.server.drain`), or at once with exit code 1, when it says that it cannot go on.
+Called by `raftkv.cli.node_command`. Everything else is somebody else's business.
+"""
+
+import asyncio
+import errno
+import faulthandler
+import gc
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Final
+
+from raftkv.kv.lmdb_engine import LmdbEngineFactory
+from raftkv.node.events import RoleChanged
+from raftkv.node.node import Node
+from raftkv.raft.messages import NodeId
+from raftkv.server.addresses import Address
+from raftkv.server.drain import Hurry, drain
+from raftkv.server.driver import STUCK_SECONDS, Driver
+from raftkv.server.formation import form_cluster
+from raftkv.server.frames import ProbeReply
+from raftkv.server.http.app import HttpServer, create_server
+from raftkv.server.http.routes import Listener
+from raftkv.server.logs import LogContext, configure_logging
+from raftkv.server.metrics import Metrics
+from raftkv.server.settings import ServerSettings
+from raftkv.storage.errors import StorageError
+from raftkv.storage.os_disk import OsDisk
+
+_LOG: Final = logging.getLogger(__name__)
+
+# A thread that comes back from a system call waits so long for the interpreter lock (rule 26).
+SWITCH_INTERVAL_SECONDS: Final = 0.0005
+# What is left alone by the collector for so long is rarely garbage: messages and entries are
+# untracked or short-lived.
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+LISTEN_BACKLOG: Final = 1024
+CLOSE_SECONDS_MAX: Final = 2.0
+
+try:
+    import uvloop
+except ImportError:  # not built for this system
+    _new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+else:
+    _new_event_loop = uvloop.new_event_loop
+
+
+class StartError(Exception):
+    """The node cannot run as it was asked to; one sentence for a person."""
+
+
+def run(settings: ServerSettings) -> int:
+    """Run a node until it is told to end; returns the exit code. Raises StartError."""
+    context = LogContext(settings.name)
+    configure_logging(context, settings.log_format, settings.log_level)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        return runner.run(NodeProcess(settings, context).run())
+
+
+class NodeProcess:
+    """The parts of one node process. To be run once."""
+
+    def __init__(self, settings: ServerSettings, context: LogContext) -> None:
+        self._settings = settings
+        self._context = context
+        self._rng = random.SystemRandom()
+        self._metrics = Metrics()
+        self._disk = OsDisk(str(settings.data))
+        node_settings = settings.node_settings(version("raftkv"))
+        engine_factory = LmdbEngineFactory(
+            str(settings.data / "store"),
+            None if settings.runtime_dir is None else str(settings.runtime_dir),
+            force_rebuild=settings.rebuild,
+        )
+        self._driver = Driver(
+            Node(node_settings, engine_factory, self._rng),
+            self._disk,
+            self._metrics,
+            self._rng,
+            tick_seconds=node_settings.tick_seconds,
+            pending_requests_max=node_settings.pending_requests_max,
+            on_role=self._on_role,
+        )
+        self._http: list[HttpServer] = []
+        self._sockets: list[asyncio.Server] = []
+        # Set by the first signal to the seconds that the drain is to take; the next one hurries.
+        self._told_to_end: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._hurry = Hurry()
+
+    async def run(self) -> int:
+        """The exit code. Raises StartError."""
+        self._handle_signals()
+        stopped = self._driver.stopped
+        try:
+            await self._listen()
+            self._lock_data()
+            async with asyncio.TaskGroup() as group:
+                starting = group.create_task(self._start())
+                await asyncio.wait(
+                    (self._told_to_end, stopped), return_when=asyncio.FIRST_COMPLETED
+                )
+                if not stopped.done():
+                    seconds = self._told_to_end.result()
+                    _LOG.info("draining for %g s", seconds)
+                    await drain(self._driver, self._in_flight, seconds, self._hurry)
+                starting.cancel()
+        finally:
+            await self._close()
+        if stopped.done():
+            _LOG.error("the node cannot go on: %s", stopped.result())
+            return 1
+        _LOG.info("stopped")
+        return 0
+
+    # ---- start ------------------------------------------------------------------------------
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_signal, self._settings.drain_seconds)
+        # Somebody at a terminal: no endpoints to wait for.
+        loop.add_signal_handler(signal.SIGINT, self._on_signal, 0.0)
+
+    def _on_signal(self, drain_seconds: float) -> None:
+        if self._told_to_end.done():
+            self._hurry.begin()
+        else:
+            self._told_to_end.set_result(drain_seconds)
+
+    async def _listen(self) -> None:
+        settings = self._settings
+        both = Listener.CLIENT if settings.admin_addr else Listener.CLIENT | Listener.ADMIN
+        await self._listen_http("clients", settings.addr, both)
+        if settings.admin_addr is not None:
+            await self._listen_http("administrators", settings.admin_addr, Listener.ADMIN)
+        if settings.metrics_addr is not None:
+            await self._listen_http("metrics", settings.metrics_addr, Listener.METRICS)
+        with _explain_bind("peers", settings.peer_addr):
+            await self._driver.transport.listen(settings.peer_addr, self._describe)
+
+    async def _listen_http(self, what: str, address: Address, listener: Listener) -> None:
+        settings = self._settings.http_settings()
+        server = create_server(listener, self._driver, settings, self._metrics, host=address.host)
+        with _explain_bind(what, address):
+            self._sockets.append(
+                await asyncio.get_running_loop().create_server(
+                    server, address.host, address.port, backlog=LISTEN_BACKLOG
+                )
+            )
+        self._http.append(server)
+
+    def _lock_data(self) -> None:
+        try:
+            self._disk.lock()
+        except StorageError as error:
+            raise StartError(str(error)) from None
+
+    async def _start(self) -> None:
+        """Recover, then become part of a cluster if `--peers` says which."""
+        for warning in self._settings.warnings:
+            _LOG.warning(warning)
+        started_at = time.monotonic()
+        await self._driver.start()
+        member_id = self._driver.member_id
+        if member_id is None:
+            return  # it has stopped instead
+        self._watch_loop()
+        self._tame_collector()
+        _LOG.info(
+            "member %016x serves clients at %s and peers at %s after %.2f s",
+            member_id,
+            self._settings.addr,
+            self._settings.peer_addr,
+            time.monotonic() - started_at,
+        )
+        if self._driver.cluster_id is not None:
+            return
+        if self._settings.peers is None:
+            _LOG.info("waiting for a cluster: to be bootstrapped, or added to one")
+            return
+        await form_cluster(self._driver, self._describe, self._settings.peers, self._rng)
+
+    def _describe(self, sender: NodeId) -> ProbeReply | None:
+        member_id = self._driver.member_id
+        if member_id is None:
+            return None
+        members = self._driver.cluster().members
+        return ProbeReply(
+            name=self._settings.name,
+            member_id=member_id,
+            cluster_id=self._driver.cluster_id,
+            state=str(self._driver.status().state),
+            peer_url=str(self._settings.advertise_peer),
+            client_url=self._settings.advertise_client,
+            peers_digest=None if self._settings.peers is None else self._settings.peers.digest,
+            lists_sender=any(member.id == sender for member in members) if members else None,
+        )
+
+    # ---- while it runs ----------------------------------------------------------------------
+
+    def _on_role(self, change: RoleChanged) -> None:
+        self._metrics.observe_role(change)
+        self._context.term, self._context.role = change.term, change.role
+        if change.leader is None:
+            _LOG.info("%s in term %d, no leader known", change.role, change.term)
+        else:
+            leader = self._driver.status().leader_name or f"member {change.leader:016x}"
+            _LOG.info("%s in term %d, led by %s", change.role, change.term, leader)
+
+    def _in_flight(self) -> int:
+        return sum(server.in_flight for server in self._http)
+
+    def _watch_loop(self) -> None:
+        """Show where the process hangs if the loop does not come back here for long.
+
+        The probe of liveness then gets no answer and Kubernetes restarts the process; this is
+        what is left to find out why. A thread of the interpreter's own prints it.
+        """
+        faulthandler.dump_traceback_later(STUCK_SECONDS)
+        asyncio.get_running_loop().call_later(1.0, self._watch_loop)
+
+    def _tame_collector(self) -> None:
+        """What lives from the start on is never looked at again; pauses are measured."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        began_at = 0.0
+
+        def observe(phase: str, _info: object) -> None:
+            nonlocal began_at
+            if phase == "start":
+                began_at = time.perf_counter()
+            else:
+                self._metrics.gc_pause_seconds.observe(time.perf_counter() - began_at)
+
+        gc.callbacks.append(observe)
+
+    # ---- end --------------------------------------------------------------------------------
+
+    async def _close(self) -> None:
+        for server in self._http:
+            server.close_idle_connections()
+        for sockets in self._sockets:
+            sockets.close()
+        await asyncio.gather(*(server.shutdown(CLOSE_SECONDS_MAX) for server in self._http))
+        await self._driver.close()
+        self._disk.close()
+        faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def _explain_bind(what: str, address: Address) -> Iterator[None]:
+    """Turn the failure to listen at ``address`` into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            why = "another process listens there"
+        else:
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise StartError(f"cannot listen for {what} at {address}: {why}") from None
