@@ -49,9 +49,12 @@ async def connect() -> "Kube":
     """
     configuration = Configuration()
     try:
-        await config.load_config(client_configuration=configuration)
-    except (config.ConfigException, OSError) as error:
-        raise KubeError(f"no access to Kubernetes is configured: {error}") from error
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except config.ConfigException:
+        try:
+            await config.load_kube_config(client_configuration=configuration)
+        except (config.ConfigException, OSError) as error:
+            raise KubeError(f"no access to Kubernetes is configured: {error}") from error
     return Kube(configuration)
 
 

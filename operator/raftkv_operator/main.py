@@ -257,6 +257,8 @@ async def _follow_clusters(
             registry=registry,
             settings=kopf_settings,
             standalone=True,
+            # Left out, kopf asks for the user's name, which a bare number in a pod has not.
+            identity=settings.identity,  # type: ignore[arg-type]  # a private NewType of str
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
         )

@@ -57,7 +57,7 @@ class Cache:
         backoff_seconds = _BACKOFF_MIN_SECONDS
         while True:
             try:
-                since = await self._list()
+                since = await self.list()
                 backoff_seconds = _BACKOFF_MIN_SECONDS
                 await self._watch(since)
             except GoneError:
@@ -69,7 +69,8 @@ class Cache:
             await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.0))  # noqa: S311
             backoff_seconds = min(backoff_seconds * 2, _BACKOFF_MAX_SECONDS)
 
-    async def _list(self) -> str:
+    async def list(self) -> str:
+        """Read all objects anew; returns the resourceVersion to watch from."""
         items, since = await self._kube.list(
             self.kind, self.namespace, selector=names.MANAGED_BY_SELECTOR
         )

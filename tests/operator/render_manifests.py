@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import yaml
+
 from raftkv_operator.crd import build_crd
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +28,7 @@ _DIGEST_MARK = "# Digest of the chart's sources: "
 def crd_yaml() -> str:
     """The CustomResourceDefinition as it stands in the chart and in manifests/."""
     text = yaml.safe_dump(build_crd(), sort_keys=False, width=100)
-    return (
-        "# Made from operator/raftkv_operator/api.py by `make manifests`. Do not edit.\n" + text
-    )
+    return "# Made from operator/raftkv_operator/api.py by `make manifests`. Do not edit.\n" + text
 
 
 def chart_digest() -> str:
@@ -81,7 +80,7 @@ def install_yaml() -> str:
             template["app.kubernetes.io/managed-by"] = "kubectl"
     body = yaml.safe_dump_all(documents, sort_keys=False, width=100, explicit_start=True)
     return (
-        "# The chart charts/raftkv-operator with its default values, rendered by `make manifests`.\n"
+        "# charts/raftkv-operator with its default values, rendered by `make manifests`.\n"
         f"{_DIGEST_MARK}{chart_digest()}\n{body}"
     )
 
