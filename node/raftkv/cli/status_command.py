@@ -4,7 +4,6 @@ import asyncio
 from typing import Final
 
 import click
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -64,11 +63,13 @@ async def _status(client: KvClient, index: int) -> JsonObject:
 
 
 def _table(answers: list[JsonObject]) -> Table:
-    table = Table("endpoint", *_COLUMNS.values(), box=box.SIMPLE, pad_edge=False)
+    # Narrow: nine columns are to fit into 80 characters.
+    table = Table("endpoint", *_COLUMNS.values(), box=None, padding=(0, 1, 0, 0))
     for answer in answers:
+        endpoint = str(answer["endpoint"]).removeprefix("http://")
         if "error" in answer:
-            table.add_row(Text(str(answer["endpoint"])), Text("no answer", style="red"))
+            table.add_row(Text(endpoint), Text("-"), Text("no answer", style="red"))
             continue
-        cells = [answer["endpoint"], *(answer.get(name) for name in _COLUMNS)]
+        cells = [endpoint, *(answer.get(name) for name in _COLUMNS)]
         table.add_row(*(Text("-" if cell is None else str(cell)) for cell in cells))
     return table

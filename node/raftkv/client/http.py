@@ -8,6 +8,7 @@ connection breaks; `_never_resend` switches that off.
 
 import asyncio
 import base64
+import io
 import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -282,7 +283,7 @@ class KvClient:
                 request.method,
                 url,
                 headers=request.headers,
-                data=request.body,
+                data=_sendable(request.body),
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:
@@ -293,6 +294,11 @@ class KvClient:
             raise _InterruptedError("the answer did not come in time") from error
         except aiohttp.ClientError as error:
             raise _InterruptedError(str(error)) from error
+
+
+def _sendable(body: bytes | None) -> bytes | io.BytesIO | None:
+    """``body`` as aiohttp wants it: above 1 MiB as a file, which it writes in pieces."""
+    return io.BytesIO(body) if body is not None and len(body) > 1 << 20 else body
 
 
 def parse_endpoint(text: str) -> URL:

@@ -18,7 +18,9 @@ from prometheus_client import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
+from raftkv.node.events import RoleChanged
 from raftkv.node.status import ClusterStatus, Status
+from raftkv.raft.messages import NodeId
 
 # From a write that the page cache took to a disk in trouble (node design, rule 12).
 _DISK_SECONDS: Final = (
@@ -64,6 +66,20 @@ class Metrics:
             registry=registry,
         )
 
+        self.gc_pause_seconds = Histogram(
+            "raftkv_gc_pause_seconds",
+            "Time of one garbage collection",
+            buckets=_LOOP_SECONDS,
+            registry=registry,
+        )
+        self._peers_refused = Counter(
+            "raftkv_peer_connections_refused_total",
+            "Peer connections cut, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        self._leader: NodeId | None = None
+
         #: Filled by the HTTP handlers.
         self.proposals_committed = Counter(
             "raftkv_proposals_committed_total",
@@ -107,6 +123,16 @@ class Metrics:
             ["peer"],
             registry=registry,
         )
+
+    def count_peer_refused(self, reason: str) -> None:
+        """A peer connection was cut; ``reason`` is from the transport's closed set."""
+        self._peers_refused.labels(reason).inc()
+
+    def observe_role(self, change: RoleChanged) -> None:
+        """Count a change of leader; not the moments without one, nor a change of role."""
+        if change.leader is not None and change.leader != self._leader:
+            self._leader = change.leader
+            self.leader_changes.inc()
 
     def observe_request(self, route: str, method: str, code: int, seconds: float) -> None:
         """Count an answered request. ``route`` is a row of the route table, never a path."""

@@ -12,7 +12,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -26,8 +26,6 @@ else:
 
 # Bytes that one connection may have sent beyond what is being handled: read, not yet parsed.
 READ_BUFFER_BYTES: Final = 64 << 10
-# How long to discard the rest of a refused body, so that the client gets to see the refusal.
-LINGER_SECONDS: Final = 2.0
 
 _TOO_MANY_BODY: Final = (
     b'{"type":"urn:raftkv:problem:overloaded","title":"Too much in flight","status":429,'
@@ -93,7 +91,7 @@ class Connection(RequestHandler):
             keepalive_timeout=limits.keepalive_seconds,
             access_log=None,  # type: ignore[arg-type]  # aiohttp's way to switch it off
             auto_decompress=False,
-            lingering_time=LINGER_SECONDS,
+            lingering_time=limits.linger_seconds,
             read_bufsize=READ_BUFFER_BYTES,
         )
         self._server = server
@@ -111,7 +109,8 @@ class Connection(RequestHandler):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # uvloop's transports are no subclass of asyncio's.
+        transport = cast("asyncio.Transport", transport)
         if self._server.is_full:
             self._force_close = True
             transport.write(_TOO_MANY_CONNECTIONS)

@@ -15,6 +15,8 @@ class HttpSettings:
     head_seconds_max: float = 10.0  # from connecting, or a head's first byte, to its last
     body_seconds_max: float = 30.0
     unread_seconds_max: float = 30.0  # an answer that the client does not take
+    # How long the rest of a refused body is discarded, so that the client sees the refusal.
+    linger_seconds: float = 2.0
     # Above the 600 s that the longest-lived common proxies keep their connections.
     keepalive_seconds: float = 620.0
     connections_max: int = 16384

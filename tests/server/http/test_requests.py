@@ -1,0 +1,365 @@
+"""Requests to meanings (API contract; faults.md section 6, rows 8, 9, 34)."""
+
+import json
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+
+from raftkv.kv.commands import Append, Condition, Delete, Put
+from raftkv.node.events import Consistency
+from raftkv.raft.messages import Member
+from raftkv.server.http.problems import Refused
+from raftkv.server.http.requests import (
+    SetDrain,
+    WriteOp,
+    check_head,
+    is_local_host,
+    is_own_origin,
+    parse_bootstrap,
+    parse_drain,
+    parse_read,
+    parse_verbose,
+    parse_write,
+    wants_json,
+)
+
+NO_HEADERS: CIMultiDict[str] = CIMultiDict()
+
+
+def headers(**lines: str) -> CIMultiDict[str]:
+    return CIMultiDict({name.replace("_", "-"): value for name, value in lines.items()})
+
+
+# ---- reads ----------------------------------------------------------------------------------
+
+
+def test_a_plain_read_is_linearizable() -> None:
+    asked = parse_read(b"k", "", NO_HEADERS)
+    assert (asked.key, asked.consistency, asked.min_revision) == (b"k", Consistency.LINEARIZABLE, 0)
+    assert (asked.timeout_seconds, asked.as_json) == (5.0, False)
+    assert asked.if_match is asked.if_none_match is None
+
+
+def test_read_parameters() -> None:
+    asked = parse_read(b"k", "consistency=local&min_revision=42&timeout=250ms", NO_HEADERS)
+    assert (asked.consistency, asked.min_revision) == (Consistency.LOCAL, 42)
+    assert asked.timeout_seconds == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("consistency=strong", "bad_parameter"),
+        ("consistency=", "bad_parameter"),
+        ("consistency=bounded", "not_implemented"),
+        ("max_stale=5s&consistency=bounded", "not_implemented"),
+        ("min_revision=-1", "bad_parameter"),
+        ("min_revision=", "bad_parameter"),
+        ("min_revision=1e3", "bad_parameter"),
+        ("min_revision=%D9%A7", "bad_parameter"),
+        ("min_revision=9223372036854775808", "bad_parameter"),
+        ("min_revision=" + "1" * 5000, "bad_parameter"),
+        ("timeout=", "bad_parameter"),
+        ("timeout=5", "bad_parameter"),
+        ("timeout=0s", "bad_parameter"),
+        ("timeout=-1s", "bad_parameter"),
+        ("timeout=61s", "bad_parameter"),
+        ("timeout=1e3s", "bad_parameter"),
+        ("timeout=nans", "bad_parameter"),
+        ("timeout=1d", "bad_parameter"),
+        ("redirect=true", "bad_parameter"),
+        ("op=append", "bad_parameter"),
+        ("revision=3", "not_implemented"),
+    ],
+)
+def test_read_parameters_refused(query: str, code: str) -> None:
+    with pytest.raises(Refused) as caught:
+        parse_read(b"k", query, NO_HEADERS)
+    assert caught.value.problem.kind.code == code
+    assert query.partition("=")[0].split("&")[0] in caught.value.problem.detail
+
+
+def test_greatest_min_revision() -> None:
+    assert parse_read(b"k", "min_revision=9223372036854775807", NO_HEADERS).min_revision > 0
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ([], False),
+        (["*/*"], False),
+        (["application/json"], True),
+        (["APPLICATION/JSON"], True),
+        (["text/html, application/json;q=0.9, */*;q=0.8"], True),
+        (["application/json, text/plain, */*"], True),
+        (["text/html", "application/json"], True),
+        (["application/json;q=0"], False),
+        (["application/json;q=x"], False),
+        (["application/octet-stream"], False),
+        (["application/octet-stream, application/json;q=0.5"], False),
+        (["application/octet-stream;q=0.5, application/json"], True),
+        (["application/jsonx"], False),
+        ([""], False),
+    ],
+)
+def test_accept(accept: list[str], expected: bool) -> None:
+    assert wants_json(accept) is expected
+
+
+# ---- writes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "op"),
+    [
+        ("PUT", "", WriteOp.PUT),
+        ("DELETE", "", WriteOp.DELETE),
+        ("POST", "op=append", WriteOp.APPEND),
+    ],
+)
+def test_write_operations(method: str, query: str, op: WriteOp) -> None:
+    asked = parse_write(method, b"k", query, NO_HEADERS)
+    assert (asked.op, asked.key, asked.condition) == (op, b"k", None)
+    assert (asked.timeout_seconds, asked.may_redirect) == (5.0, False)
+
+
+def test_write_parameters_and_conditions() -> None:
+    asked = parse_write("PUT", b"k", "redirect=true&timeout=1m", headers(If_Match='"7"'))
+    assert asked.may_redirect
+    assert asked.timeout_seconds == 60.0
+    assert asked.condition == Condition(revisions=(7,))
+    asked = parse_write("POST", b"k", "op=append&redirect=false", headers(If_None_Match="*"))
+    assert not asked.may_redirect
+    assert asked.condition == Condition(exists=False)
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "code"),
+    [
+        ("POST", "", "bad_parameter"),
+        ("POST", "op=prepend", "bad_parameter"),
+        ("POST", "op=increment", "not_implemented"),
+        ("POST", "op=increment&by=2", "not_implemented"),
+        ("PUT", "op=append", "bad_parameter"),
+        ("PUT", "redirect=1", "bad_parameter"),
+        ("PUT", "redirect=", "bad_parameter"),
+        ("PUT", "consistency=local", "bad_parameter"),
+        ("PUT", "ttl=30s", "not_implemented"),
+        ("PUT", "lease=7", "not_implemented"),
+        ("PUT", "prev=true", "not_implemented"),
+        ("DELETE", "prefix=a", "not_implemented"),
+    ],
+)
+def test_write_parameters_refused(method: str, query: str, code: str) -> None:
+    with pytest.raises(Refused) as caught:
+        parse_write(method, b"k", query, NO_HEADERS)
+    assert caught.value.problem.kind.code == code
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "X-RaftKV-Fence", "x-raftkv-fence"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "POST"])
+def test_a_promise_not_kept_yet_is_refused_not_ignored(name: str, method: str) -> None:
+    with pytest.raises(Refused) as caught:
+        parse_write(method, b"k", "op=append", CIMultiDict({name: "x"}))
+    assert caught.value.problem.kind.code == "not_implemented"
+    assert name.lower() in caught.value.problem.detail.lower()
+
+
+def test_commands() -> None:
+    condition = Condition(exists=True)
+    match = headers(If_Match="*")
+    put = parse_write("PUT", b"k", "", match).command(b"v", 9)
+    append = parse_write("POST", b"k", "op=append", match).command(b"v", 9)
+    delete = parse_write("DELETE", b"k", "", match).command(b"", 9)
+    assert put == Put(b"k", b"v", condition)
+    assert append == Append(b"k", b"v", 9, condition)
+    assert delete == Delete(b"k", condition)
+
+
+# ---- rules of every request -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost", "localhost:7400", "LOCALHOST", "localhost.", "a.localhost:1", "127.0.0.1",
+        "127.0.0.1:7400", "127.9.9.9", "[::1]", "[::1]:7400",
+    ],
+)  # fmt: skip
+def test_local_hosts(host: str) -> None:
+    assert is_local_host(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "", "example.com", "localhost.example.com", "127.0.0.1.example.com", "xlocalhost",
+        "10.0.0.1", "0.0.0.0", "[::]", "[fe80::1]", "1", "127.1", "user@localhost",
+    ],
+)  # fmt: skip
+def test_foreign_hosts(host: str) -> None:
+    assert not is_local_host(host)
+
+
+def test_on_loopback_host_must_be_a_local_name() -> None:
+    foreign = headers(Host="evil.example:7400")
+    with pytest.raises(Refused) as caught:
+        check_head(foreign, is_write=False, must_be_local=True)
+    assert caught.value.problem.kind.status == 403
+    check_head(foreign, is_write=False, must_be_local=False)
+    check_head(headers(Host="localhost:7400"), is_write=False, must_be_local=True)
+    check_head(NO_HEADERS, is_write=False, must_be_local=True)  # HTTP/1.0
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "own"),
+    [
+        ("http://db:7400", "db:7400", True),
+        ("http://DB:7400", "db:7400", True),
+        ("https://db", "db", True),
+        ("https://db", "db:443", True),
+        ("https://db:443", "db", True),
+        ("http://db", "db:80", True),
+        ("http://db:80", "db", True),
+        ("http://db", "db:7400", False),
+        ("http://evil", "db:7400", False),
+        ("http://db:7400.evil", "db:7400", False),
+        ("null", "db:7400", False),
+        ("null", "null", False),
+        ("", "db", False),
+        ("file://", "db", False),
+        ("http://", "", False),
+        ("db:7400", "db:7400", False),
+        ("http://db", None, False),
+    ],
+)
+def test_own_origin(origin: str, host: str | None, own: bool) -> None:
+    assert is_own_origin(origin, host) is own
+
+
+def test_a_write_from_a_foreign_page_is_refused_a_read_is_not() -> None:
+    foreign = headers(Host="db:7400", Origin="http://evil")
+    with pytest.raises(Refused) as caught:
+        check_head(foreign, is_write=True, must_be_local=False)
+    assert caught.value.problem.kind.status == 403
+    check_head(foreign, is_write=False, must_be_local=False)
+    own = headers(Host="db:7400", Origin="http://db:7400")
+    check_head(own, is_write=True, must_be_local=False)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "identity", ""])
+def test_any_content_encoding_is_refused(coding: str) -> None:
+    with pytest.raises(Refused) as caught:
+        check_head(headers(Content_Encoding=coding), is_write=True, must_be_local=False)
+    assert caught.value.problem.kind.status == 415
+
+
+# ---- bodies ---------------------------------------------------------------------------------
+
+
+def member_json(**changes: str) -> dict[str, str]:
+    member = {
+        "id": "00000000000000ff",
+        "name": "demo-0",
+        "peer_url": "demo-0.demo-peers.ns.svc:7401",
+        "client_url": "http://demo-0.demo-peers.ns.svc:7400",
+    }
+    return member | changes
+
+
+def bootstrap_json(**changes: object) -> bytes:
+    return json.dumps({"cluster_id": "c-1", "members": [member_json()]} | changes).encode()
+
+
+def test_bootstrap() -> None:
+    asked = parse_bootstrap("", bootstrap_json())
+    assert asked.cluster_id == "c-1"
+    assert asked.members == (
+        Member(
+            255,
+            "demo-0",
+            "demo-0.demo-peers.ns.svc:7401",
+            "http://demo-0.demo-peers.ns.svc:7400",
+        ),
+    )
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:7401", "[::1]:7401", "a_b-c.d:1"])
+def test_bootstrap_addresses(address: str) -> None:
+    body = bootstrap_json(members=[member_json(peer_url=address, client_url="https://" + address)])
+    assert parse_bootstrap("", body).members[0].peer_url == address
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"[" * 60_000,
+        b'{"cluster_id":' * 5_000,
+        b"{",
+        b"\xef\xbb\xbf" + bootstrap_json(),
+        bootstrap_json().decode().encode("utf-16"),
+        bootstrap_json().replace(b"c-1", b"\xff"),
+        bootstrap_json() + b"x",
+        bootstrap_json(cluster_id=7),
+        bootstrap_json(cluster_id=""),
+        bootstrap_json(cluster_id="a b"),
+        bootstrap_json(cluster_id="c\n"),
+        bootstrap_json(cluster_id="c" * 65),
+        bootstrap_json(members=[]),
+        bootstrap_json(members=None),
+        bootstrap_json(more=1),
+        bootstrap_json(members=[member_json(role="voter")]),
+        bootstrap_json(members=[member_json(id="ff")]),
+        bootstrap_json(members=[member_json(id="00000000000000FF")]),
+        bootstrap_json(members=[member_json(id="00000000000000ff0")]),
+        bootstrap_json(members=[member_json(name="")]),
+        bootstrap_json(members=[member_json(name="a\r\nb")]),
+        bootstrap_json(members=[member_json(peer_url="host")]),
+        bootstrap_json(members=[member_json(peer_url="http://host:1")]),
+        bootstrap_json(members=[member_json(client_url="host:1")]),
+        bootstrap_json(members=[member_json(client_url="http://host:1/path")]),
+        bootstrap_json(members=[member_json(client_url="http://host:1\r\nX: y")]),
+        bootstrap_json(members=[member_json(client_url="javascript:1")]),
+        b'{"cluster_id":"c","members":[]}'.replace(b"[]", b"1e999"),
+        b'{"cluster_id":"c","members":' + b"9" * 60_000 + b"}",
+    ],
+)
+def test_bootstrap_bodies_refused(body: bytes) -> None:
+    with pytest.raises(Refused) as caught:
+        parse_bootstrap("", body)
+    assert caught.value.problem.kind.code == "bad_body"
+
+
+def test_a_repeated_json_field_is_named() -> None:
+    body = bootstrap_json().replace(b'"name"', b'"name": "other", "name"')
+    with pytest.raises(Refused, match="'name' is given more than once"):
+        parse_bootstrap("", body)
+
+
+def test_operations_take_no_parameters() -> None:
+    with pytest.raises(Refused, match="'force'"):
+        parse_bootstrap("force=true", bootstrap_json())
+    with pytest.raises(Refused, match="'force'"):
+        parse_drain("POST", "force=true", b"")
+
+
+def test_drain() -> None:
+    avoid: dict[str, Any] = {"avoid": ["00000000000000ff"]}
+    assert parse_drain("POST", "", b"") == SetDrain(draining=True)
+    assert parse_drain("POST", "", b"{}") == SetDrain(draining=True)
+    assert parse_drain("POST", "", json.dumps(avoid).encode()) == SetDrain(True, (255,))
+    assert parse_drain("DELETE", "", b"") == SetDrain(draining=False)
+    with pytest.raises(Refused):
+        parse_drain("POST", "", b'{"avoid":["n1"]}')
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("", False), ("verbose", True), ("verbose=true", True), ("verbose=false", False)],
+)
+def test_verbose(query: str, expected: bool) -> None:
+    assert parse_verbose(query) is expected

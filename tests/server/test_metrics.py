@@ -1,0 +1,95 @@
+"""Metric names and labels (API contract, 'Metrics')."""
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+
+from raftkv.node.events import RoleChanged
+from raftkv.server.metrics import Metrics
+from tests.server.http.fake_driver import CLUSTER, LEADER_ID, NODE_ID, STATUS
+
+
+def samples(metrics: Metrics, **changes: object) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Samples by name and label values, in the order of the labels' names."""
+    text = metrics.render(msgspec.structs.replace(STATUS, **changes), CLUSTER).decode()
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_gauges_are_what_the_node_says_at_the_time_of_the_scrape() -> None:
+    metrics = Metrics()
+    found = samples(metrics)
+    expected = {
+        "raftkv_has_leader": 1,
+        "raftkv_is_leader": 1,
+        "raftkv_is_learner": 0,
+        "raftkv_term": 7,
+        "raftkv_commit_index": 12,
+        "raftkv_applied_index": 11,
+        "raftkv_last_log_index": 13,
+        "raftkv_proposals_pending": 2,
+        "raftkv_db_bytes": 4096,
+        "raftkv_keys": 3,
+        "raftkv_revision": 100,
+    }
+    assert {name: found[name, ()] for name in expected} == expected
+    found = samples(metrics, leader=LEADER_ID, role="learner", term=8)
+    assert found["raftkv_is_leader", ()] == 0
+    assert found["raftkv_is_learner", ()] == 1
+    assert found["raftkv_term", ()] == 8
+    assert samples(metrics, leader=None)["raftkv_has_leader", ()] == 0
+
+
+def test_peers_are_the_other_members_as_long_as_they_are_known() -> None:
+    metrics = Metrics()
+    found = samples(metrics)
+    assert found["raftkv_peer_lag_entries", ("n2",)] == 4
+    assert found["raftkv_peer_rtt_seconds", ("n2",)] == 0.002
+    assert ("raftkv_peer_lag_entries", ("n1",)) not in found
+    unknown = msgspec.structs.replace(CLUSTER, members=())
+    assert b'peer="n2"' not in metrics.render(STATUS, unknown)
+
+
+def test_process_metrics_are_there() -> None:
+    assert ("process_cpu_seconds_total", ()) in samples(Metrics())
+
+
+def test_histograms_that_the_driver_fills() -> None:
+    metrics = Metrics()
+    for histogram in (
+        metrics.wal_fsync_seconds,
+        metrics.apply_seconds,
+        metrics.event_loop_lag_seconds,
+    ):
+        histogram.observe(0.003)
+    found = samples(metrics)
+    for name in ("wal_fsync", "apply", "event_loop_lag"):
+        assert found[f"raftkv_{name}_seconds_count", ()] == 1
+
+
+def test_leader_changes_count_leaders_not_the_moments_without() -> None:
+    metrics = Metrics()
+    for leader in (None, NODE_ID, NODE_ID, None, NODE_ID, LEADER_ID):
+        metrics.observe_role(RoleChanged("follower", 7, leader))
+    assert samples(metrics)["raftkv_leader_changes_total", ()] == 2
+
+
+def test_refused_peers_are_counted_by_reason() -> None:
+    metrics = Metrics()
+    metrics.count_peer_refused("wrong_cluster")
+    metrics.count_peer_refused("wrong_cluster")
+    name = "raftkv_peer_connections_refused_total"
+    assert samples(metrics)[name, ("wrong_cluster",)] == 2
+
+
+def test_labels_are_bounded_whatever_clients_send() -> None:
+    metrics = Metrics()
+    for number in range(1000):
+        metrics.observe_request("(none)", f"METHOD{number}", 405, 0.001)
+    metrics.observe_request("/v1/kv/{key}", "GET", 200, 0.001)
+    metrics.observe_request("/v1/kv/{key}", "GET", 200, 0.001)
+    found = samples(metrics)
+    counted = {labels: n for (name, labels), n in found.items() if name.endswith("requests_total")}
+    assert counted == {("405", "other", "(none)"): 1000, ("200", "GET", "/v1/kv/{key}"): 2}
