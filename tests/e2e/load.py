@@ -21,7 +21,7 @@ def judge(load: LoadResult) -> None:
     for find in (find_violation, find_revision_violation):
         violation = find(load.history)
         if violation is not None:
-            raise E2EError(f"the history contradicts itself: {violation}")
+            raise E2EError(f"the history contradicts itself: {violation.explain()}")
 
 
 def _lost_writes(history: list[Operation]) -> list[Operation]:
