@@ -8,7 +8,7 @@ A connection is opened by the node that has something to say. Both ends see:
     frame      length (u32), CRC32C of the body (u32), body (MessagePack, ``length`` bytes)
 
 All integers are little-endian. The first frame is an `Opening`, its answer a `Reply`; then
-`PeerFrame`s follow from the connecting end only. A frame without a body is a sign of life.
+`PeerFrame`s follow. A frame without a body is a sign of life, from the connecting end.
 
 What does not fit is never interpreted: a wrong first byte, length, checksum or shape ends the
 connection with a reason that is counted (reference/faults.md, section 4 rows 8 and 9, section 6

@@ -43,7 +43,14 @@ def configure_logging(context: LogContext, log_format: str, level: str) -> None:
             structlog.processors.JSONRenderer(),
         ]
     else:
-        renderers.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0))
+        renderers.append(
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=0,
+                # Not the default: it shows local variables, hence clients' values.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -7,8 +7,8 @@ used by `raftkv.server.formation`. Nothing here outlives its socket.
 import asyncio
 import socket
 import sys
-from collections.abc import Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, cast
 
 from raftkv.node.events import PeerFrame
 from raftkv.raft.messages import NodeId
@@ -74,15 +74,22 @@ class IncomingOwner(Protocol):
         ...
 
 
-async def open_outgoing(peer_url: str, opening: Opening) -> "Outgoing":
-    """Connect and introduce ourselves. Raises OSError, ProtocolError or ValueError."""
+async def open_outgoing(
+    peer_url: str, opening: Opening, received: Callable[[PeerFrame], None] | None = None
+) -> "Outgoing":
+    """Connect and introduce ourselves. Raises OSError, ProtocolError or ValueError.
+
+    ``received`` is given the frames that come back on the connection of a `Hello`.
+    """
     address = parse_address(peer_url)
     loop = asyncio.get_running_loop()
     connection: Outgoing | None = None
     try:
         # Also bounds the name look-up, which has time limits of its own.
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
-            _, connection = await loop.create_connection(Outgoing, address.host, address.port)
+            _, connection = await loop.create_connection(
+                lambda: Outgoing(opening, received), address.host, address.port
+            )
             connection.write((PREAMBLE, *encode(opening)))
             reply = await connection.reply
     except BaseException:
@@ -117,12 +124,19 @@ class _Connection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
         _set_socket_options(transport.get_extra_info("socket"))
 
     def write(self, parts: Iterable[bytes]) -> None:
         self._transport.writelines(parts)
+
+    def send(self, frame: PeerFrame, queue_bytes_max: int) -> bool:
+        """Whether ``frame`` was taken: not when more than ``queue_bytes_max`` wait already."""
+        if self._transport.is_closing() or self.queued_bytes() > queue_bytes_max:
+            return False
+        self.write(encode(frame))
+        return True
 
     def queued_bytes(self) -> int:
         return self._transport.get_write_buffer_size()
@@ -132,10 +146,12 @@ class _Connection(asyncio.Protocol):
 
 
 class Outgoing(_Connection):
-    """The sending end: hears the reply to its opening, and the end."""
+    """The end that connected: introduces itself, then sends, and hears what comes back."""
 
-    def __init__(self) -> None:
+    def __init__(self, opening: Opening, received: Callable[[PeerFrame], None] | None) -> None:
         super().__init__(FrameReader(expects_preamble=False))
+        self._opening = opening
+        self._received = received
         loop = asyncio.get_running_loop()
         self.reply: asyncio.Future[Reply] = loop.create_future()
         self.opening_reply: Reply | None = None
@@ -145,14 +161,27 @@ class Outgoing(_Connection):
     def data_received(self, data: bytes) -> None:
         try:
             for body in self._reader.feed(data):
-                if self.reply.done():  # a receiving end says nothing more
-                    self.abort()
-                    return
-                self.reply.set_result(decode_reply(body))
+                if self.reply.done():
+                    self._on_frame(body)
+                else:
+                    self._on_reply(decode_reply(body))
         except ProtocolError as error:
             if not self.reply.done():
                 self.reply.set_exception(error)
             self.abort()
+
+    def _on_reply(self, reply: Reply) -> None:
+        if isinstance(reply, Welcome):
+            self._reader.body_bytes_max = BODY_BYTES_MAX
+        self.reply.set_result(reply)
+
+    def _on_frame(self, body: bytes) -> None:
+        frame, opening = decode_peer_frame(body), self._opening
+        if self._received is None or not isinstance(opening, Hello):
+            raise ProtocolError(Refused.MALFORMED)
+        if (frame.sender, frame.receiver) != (opening.receiver, opening.sender):
+            raise ProtocolError(Refused.WRONG_SENDER)
+        self._received(frame)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

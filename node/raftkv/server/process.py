@@ -66,11 +66,15 @@ def run(settings: ServerSettings) -> int:
     configure_logging(context, settings.log_format, settings.log_level)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        return runner.run(NodeProcess(settings, context).run())
+        return runner.run(_run(settings, context))
+
+
+async def _run(settings: ServerSettings, context: LogContext) -> int:
+    return await NodeProcess(settings, context).run()
 
 
 class NodeProcess:
-    """The parts of one node process. To be run once."""
+    """The parts of one node process. Made with the loop running, to be run once."""
 
     def __init__(self, settings: ServerSettings, context: LogContext) -> None:
         self._settings = settings

@@ -4,8 +4,9 @@ Owns every peer socket. Called by the driver (`send`, `set_peers`) and the proce
 `close`); tells what happens as events (`FrameReceived`, `PeerUp`, `PeerDown`). Knows frames, not
 what is in them. All on the event loop's thread.
 
-A node opens two connections to each peer, bulk and control (rule 17), and only sends on them; what
-it receives comes over connections that peers opened. Each peer is found by name: every attempt
+A node opens two connections to each peer of its configuration, bulk and control (rule 17), and
+sends on them; whom it does not know, it answers on the connection that brought the question. Each
+peer is found by name: every attempt
 resolves it anew, attempts are at most half a second apart. Delivery is what TCP gives while a
 connection lives and nothing beyond: Raft repeats what matters.
 
@@ -29,7 +30,6 @@ from raftkv.server.frames import (
     Refusal,
     Refused,
     Reply,
-    encode,
 )
 from raftkv.server.peer_connection import Incoming, Outgoing, open_outgoing
 
@@ -119,8 +119,15 @@ class PeerTransport:
 
     def send(self, channel: Channel, frame: PeerFrame) -> None:
         """Send to ``frame.receiver``, or drop: see `Send`."""
+        queue_bytes_max = QUEUE_BYTES_MAX[channel]
         peer = self._peers.get(frame.receiver)
-        if peer is None or not peer.links[channel].send(frame):
+        link = None if peer is None else peer.links[channel]
+        connection: Outgoing | Incoming | None = None if link is None else link.connection
+        if connection is None:
+            # Whoever wrote to us can be answered on its own connection: so does a node that
+            # knows no configuration yet, and hence no address of the leader that feeds it.
+            connection = self._latest.get((frame.receiver, channel))
+        if connection is None or not connection.send(frame, queue_bytes_max):
             self.frames_dropped += 1
 
     def connected(self) -> frozenset[NodeId]:
@@ -150,7 +157,7 @@ class PeerTransport:
 
     def link_changed(self, peer: "_Peer") -> None:
         """A link of ``peer`` came up or broke."""
-        is_up = all(link.is_up for link in peer.links.values())
+        is_up = all(link.connection is not None for link in peer.links.values())
         if is_up == peer.is_up or self._peers.get(peer.member.id) is not peer:
             return
         peer.is_up = is_up
@@ -267,27 +274,14 @@ class _Link:
         self._owner = transport
         self._peer = peer
         self._hello = hello
-        self._queue_bytes_max = QUEUE_BYTES_MAX[channel]
-        self._connection: Outgoing | None = None  # while it is up
+        self.connection: Outgoing | None = None  # while it is up
         self._last_failure = ""
         self._task = asyncio.get_running_loop().create_task(
             self._keep_connected(), name=f"link to {peer.member.name} {channel.name.lower()}"
         )
 
-    @property
-    def is_up(self) -> bool:
-        return self._connection is not None
-
-    def send(self, frame: PeerFrame) -> bool:
-        """Whether ``frame`` was handed to the socket."""
-        connection = self._connection
-        if connection is None or connection.queued_bytes() > self._queue_bytes_max:
-            return False
-        connection.write(encode(frame))
-        return True
-
     def show_life(self) -> None:
-        connection = self._connection
+        connection = self.connection
         if connection is not None and not connection.queued_bytes():
             connection.write((SIGN_OF_LIFE,))
 
@@ -298,18 +292,20 @@ class _Link:
         failures = 0
         while True:
             try:
-                connection = await open_outgoing(self._peer.member.peer_url, self._hello)
+                connection = await open_outgoing(
+                    self._peer.member.peer_url, self._hello, self._owner.received
+                )
             except (OSError, ProtocolError, ValueError) as error:
                 self._tell_failure(error)
             else:
                 failures = 0
                 self._last_failure = ""
-                self._connection = connection
+                self.connection = connection
                 try:
                     self._owner.link_changed(self._peer)
                     await connection.ended
                 finally:
-                    self._connection = None
+                    self.connection = None
                     connection.abort()
                 self._owner.link_changed(self._peer)
             await asyncio.sleep(self._owner.retry_seconds(failures))
