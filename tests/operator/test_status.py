@@ -1,0 +1,224 @@
+"""Status, conditions and Events: what the user reads about what was seen."""
+
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from raftkv_operator.api import (
+    Cluster,
+    ConditionStatus,
+    ConditionType,
+    MemberRole,
+    Status,
+    parse_status,
+    to_json,
+)
+from raftkv_operator.membership import lag_bucket
+from raftkv_operator.observed import Observed, PodView
+from raftkv_operator.plan import Problem
+from raftkv_operator.status import build_status, events_between, invalid_status
+from tests.operator.examples import (
+    CLUSTER_ID,
+    LATER,
+    NOW,
+    UID,
+    cluster,
+    config,
+    empty_pods,
+    live_objects,
+    make_plan,
+    node,
+    observed,
+    pod,
+    recorded,
+    running_pods,
+)
+
+
+def status_of(wanted: Cluster, seen: Observed, *failures: Problem, now: str = NOW) -> Status:
+    return build_status(wanted, seen, make_plan(wanted, seen), failures, now)
+
+
+def formed(pods: tuple[PodView, ...], last: Status | None = None, **spec: Any) -> Status:
+    wanted = cluster(status=last or recorded(), **spec)
+    objects = live_objects(cluster(status=recorded()))
+    return status_of(wanted, observed(wanted, pods, is_serving=True, objects=objects))
+
+
+def word(status: Status, kind: ConditionType) -> tuple[str, str]:
+    condition = status.condition(kind)
+    assert condition is not None
+    return condition.status.value, condition.reason
+
+
+def test_healthy_cluster() -> None:
+    status = formed(running_pods(leader=1))
+    assert (status.leader, status.term) == ("demo-1", 7)
+    assert (status.replicas, status.ready_replicas, status.fault_tolerance) == (3, 3, 1)
+    assert [member.name for member in status.members] == ["demo-0", "demo-1", "demo-2"]
+    assert [member.role for member in status.members] == [
+        MemberRole.FOLLOWER,
+        MemberRole.LEADER,
+        MemberRole.FOLLOWER,
+    ]
+    assert status.members[1].version == "0.1.0"
+    assert {kind: word(status, kind) for kind in ConditionType} == {
+        ConditionType.AVAILABLE: ("True", "Serving"),
+        ConditionType.PROGRESSING: ("False", "Settled"),
+        ConditionType.DEGRADED: ("False", "Healthy"),
+        ConditionType.QUORUM_AT_RISK: ("False", "SpareVoters"),
+        ConditionType.STORAGE_RESIZE: ("True", "AsSpecified"),
+        ConditionType.EVEN_VOTERS: ("False", "OddReplicas"),
+        ConditionType.PAUSED: ("False", "NotRequested"),
+    }
+
+
+def test_one_member_down() -> None:
+    pods = (
+        pod(0, node(0, cluster_id=CLUSTER_ID, leader=0), config(leader=0, unhealthy=(2,))),
+        pod(1, node(1, cluster_id=CLUSTER_ID, leader=0)),
+        pod(2),
+    )
+    status = formed(pods)
+    assert word(status, ConditionType.AVAILABLE) == ("True", "Serving")
+    assert word(status, ConditionType.DEGRADED) == ("True", "MembersUnhealthy")
+    assert word(status, ConditionType.QUORUM_AT_RISK) == ("True", "NoSpareVoter")
+    assert word(status, ConditionType.PROGRESSING) == ("True", "Waiting")
+    assert status.fault_tolerance == 0
+
+
+def test_quorum_lost_names_the_pods_that_are_needed_and_keeps_the_members() -> None:
+    healthy = formed(running_pods())
+    silent = (pod(0, node(0, cluster_id=CLUSTER_ID), config(leader=None)), pod(1), pod(2))
+    status = formed(silent, healthy)
+    assert word(status, ConditionType.AVAILABLE) == ("False", "QuorumLost")
+    available = status.condition(ConditionType.AVAILABLE)
+    assert available is not None
+    assert "1 of 3 voters" in available.message
+    assert "needed: 2" in available.message
+    assert "missing: demo-1, demo-2" in available.message
+    assert [member.role for member in status.members] == [MemberRole.UNKNOWN] * 3
+    assert [member.healthy for member in status.members] == [True, False, False]
+    assert (status.leader, status.term, status.fault_tolerance) == (None, 7, 0)
+
+
+def test_election_is_not_reported_as_lost_quorum() -> None:
+    pods = tuple(pod(i, node(i, cluster_id=CLUSTER_ID), config(leader=None)) for i in range(3))
+    assert word(formed(pods), ConditionType.AVAILABLE) == ("False", "Electing")
+
+
+@pytest.mark.parametrize(
+    ("replicas", "expected"),
+    [(0, "False"), (1, "False"), (2, "True"), (3, "False"), (4, "True"), (9, "False")],
+)
+def test_even_replicas_are_warned_about(replicas: int, expected: str) -> None:
+    wanted = cluster(replicas=replicas)
+    status = status_of(wanted, observed(wanted, ()))
+    assert word(status, ConditionType.EVEN_VOTERS)[0] == expected
+
+
+def test_paused_is_reported_and_everything_else_goes_on_being_observed() -> None:
+    status = formed(running_pods(), paused=True)
+    assert word(status, ConditionType.PAUSED) == ("True", "Requested")
+    assert word(status, ConditionType.PROGRESSING) == ("False", "Paused")
+    assert word(status, ConditionType.AVAILABLE) == ("True", "Serving")
+
+
+def test_storage_growth_is_refused_in_its_own_condition_too() -> None:
+    status = formed(running_pods(), storage={"size": "2Gi"})
+    assert word(status, ConditionType.STORAGE_RESIZE) == ("False", "NotImplemented")
+    assert word(status, ConditionType.DEGRADED) == ("True", "NotImplemented")
+
+
+def test_failure_of_an_action_comes_before_what_the_plan_knew() -> None:
+    wanted = cluster(status=recorded(), replicas=5)
+    seen = observed(wanted, running_pods(), is_serving=True)
+    status = status_of(wanted, seen, Problem("InvalidSpec", "the API server's sentence"))
+    assert word(status, ConditionType.DEGRADED) == ("True", "InvalidSpec")
+    assert status.blocked_by == "the API server's sentence"
+
+
+def test_rule_13_status_of_an_unchanged_world_is_unchanged_later() -> None:
+    first = formed(running_pods())
+    wanted = cluster(status=first)
+    seen = observed(wanted, running_pods(), is_serving=True)
+    again = status_of(wanted, seen, now=LATER)
+    assert to_json(again) == to_json(first)
+    assert events_between(UID, first, again) == []
+
+
+def test_transition_time_moves_with_the_status_only() -> None:
+    first = formed(empty_pods())
+    wanted = cluster(status=first)
+    seen = observed(wanted, running_pods(), is_serving=True)
+    later = status_of(wanted, seen, now=LATER)
+    available = later.condition(ConditionType.AVAILABLE)
+    paused = later.condition(ConditionType.PAUSED)
+    assert available is not None
+    assert paused is not None
+    assert (available.status, available.last_transition_time) == (ConditionStatus.TRUE, LATER)
+    assert paused.last_transition_time == NOW
+
+
+def test_rule_13_events_tell_transitions_once_under_the_same_name() -> None:
+    healthy = formed(running_pods(leader=1))
+    events = events_between(UID, recorded(), healthy)
+    assert [(event.type, event.reason) for event in events] == [
+        ("Normal", "LeaderElected"),
+        ("Normal", "Serving"),
+    ]
+    assert events_between(UID, recorded(), healthy) == events
+    assert events_between("another", recorded(), healthy) != events
+
+
+def test_events_of_trouble_and_recovery() -> None:
+    healthy = formed(running_pods())
+    lost = formed((pod(0), pod(1), pod(2)), healthy)
+    assert [(event.type, event.reason) for event in events_between(UID, healthy, lost)] == [
+        ("Warning", "QuorumLost"),
+        ("Warning", "MembersUnhealthy"),
+        ("Warning", "NoLeader"),
+    ]
+    back = formed(running_pods(), lost)
+    assert [(event.type, event.reason) for event in events_between(UID, lost, back)] == [
+        ("Normal", "LeaderElected"),
+        ("Normal", "Serving"),
+        ("Normal", "Healthy"),
+        ("Normal", "SpareVoters"),
+    ]
+
+
+def test_invalid_spec_keeps_everything_else_of_the_status() -> None:
+    healthy = formed(running_pods())
+    status = invalid_status(healthy, 9, "spec does not fit", LATER)
+    assert word(status, ConditionType.DEGRADED) == ("True", "InvalidSpec")
+    assert word(status, ConditionType.AVAILABLE) == ("True", "Serving")
+    assert status.observed_generation == 9
+    assert status.bootstrap == healthy.bootstrap
+    degraded = ConditionType.DEGRADED
+    without = [item for item in healthy.conditions if item.type != degraded]
+    assert [item for item in status.conditions if item.type != degraded] == without
+
+
+def test_status_survives_the_way_through_json() -> None:
+    status = formed(running_pods())
+    assert parse_status({"status": to_json(status)}) == status
+
+
+@pytest.mark.parametrize(
+    ("lag", "bucket"),
+    [(None, None), (0, 0), (1, 100), (100, 100), (101, 10_000), (10_001, 1_000_000)],
+)
+def test_rule_13_lag_is_rounded_up(lag: int | None, bucket: int | None) -> None:
+    assert lag_bucket(lag) == bucket
+
+
+def test_fault_tolerance_of_a_joint_configuration_is_that_of_the_worse_half() -> None:
+    view = structs.replace(
+        config(5, leader=0, unhealthy=(3, 4)),
+        voters=tuple(config(5).voters[:3]),
+        voters_outgoing=tuple(config(5).voters),
+    )
+    pods = (pod(0, node(0, cluster_id=CLUSTER_ID, leader=0), view), *map(pod, range(1, 5)))
+    assert formed(pods, recorded(5), replicas=5).fault_tolerance == 0
