@@ -30,7 +30,7 @@ from raftkv.raft.messages import (
     VoteResp,
     decode_conf_state,
 )
-from raftkv.raft.roles import SoftState
+from raftkv.raft.roles import Role, SoftState
 
 
 def describe_id(node: NodeId | None) -> str:
@@ -89,8 +89,8 @@ def describe_hard_state(state: HardState) -> str:
 
 
 def describe_soft_state(state: SoftState) -> str:
-    """``leader of term 3`` or ``follower of n1 in term 3``."""
-    if state.leader_id is None:
+    """``leader in term 3``, ``follower in term 3`` or ``follower in term 3 under n1``."""
+    if state.leader_id is None or state.role is Role.LEADER:
         return f"{state.role} in term {state.term}"
     return f"{state.role} in term {state.term} under {describe_id(state.leader_id)}"
 

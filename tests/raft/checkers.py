@@ -1,0 +1,112 @@
+"""What must hold of a whole cluster at every moment (paper fig. 3; reference: thesis fig. 3.2).
+
+`ClusterChecker.check` is called after every step of a random schedule. It keeps what the
+invariants are about: who ever led a term, every entry ever seen, all that was ever committed and
+applied. What must hold of one node is checked by `raftkv.raft.invariants` inside RawNode.
+"""
+
+from collections.abc import Iterable
+
+from raftkv.raft import ConfState, Entry, NodeId, ReadState
+from raftkv.raft.quorum import Quorum
+from tests.raft.cluster_env import Cluster, Host
+
+
+class ClusterChecker:
+    """Election safety, log matching, leader completeness, state-machine safety, durability."""
+
+    def __init__(self, cluster: Cluster, conf: ConfState) -> None:
+        self.cluster = cluster
+        self.quorum = Quorum.of(conf)
+        self.leaders: dict[int, NodeId] = {}  # by term
+        # (index, term) -> the entry and its predecessor's term: equal names, equal prefixes.
+        self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}
+        # index -> the entry, and the term of the leader that was first seen to have committed it
+        self.committed: dict[int, tuple[Entry, int]] = {}
+        self.applied: dict[int, Entry] = {}
+        self.commit_max = 0
+        # context -> the highest commit index anywhere when the read was asked
+        self.reads: dict[int, int] = {}
+        self.reads_answered = 0
+        self.truncations = 0  # how often a log was seen to have lost entries to a leader
+        self._last: dict[NodeId, tuple[int, int]] = {}
+
+    def asked(self, context: int) -> None:
+        """A read began: its index must cover all that is committed by now."""
+        self.reads[context] = self.commit_max
+
+    def crashed(self, node_id: NodeId) -> None:
+        """Forget what only this node's memory held; its log may be shorter now.
+
+        A single voter leads its next term before that term is on disk. Killed then, it leads the
+        same term again with other entries; nobody can have seen the first ones.
+        """
+        self._last.pop(node_id, None)
+        if any(len(half) > 1 for half in self.quorum.halves):
+            return
+        on_disk = {(e.index, e.term) for h in self.cluster.hosts.values() for e in h.disk.entries}
+        self.entries = {name: known for name, known in self.entries.items() if name in on_disk}
+
+    def check(self, hosts: Iterable[Host]) -> None:
+        """Check everything about the hosts that a step may have changed."""
+        up = [host for host in hosts if host.is_up]
+        for host in up:
+            self._check_log(host)
+            self._check_leader(host)
+            self._check_commit(host)
+        for host in up:
+            self._check_reads(host)
+
+    def _check_log(self, host: Host) -> None:
+        raft = host.raft
+        entries = raft.entries(raft.first_index, raft.last_index + 1)
+        prev_term = raft.term_of(raft.first_index - 1)
+        assert prev_term is not None
+        for entry in entries:
+            known = self.entries.setdefault((entry.index, entry.term), (entry, prev_term))
+            assert known == (entry, prev_term), "log matching"
+            prev_term = entry.term
+        last_index, last_term = self._last.get(host.id, (0, 0))
+        if last_index > raft.last_index or raft.term_of(last_index) != last_term:
+            self.truncations += 1
+        self._last[host.id] = (raft.last_index, raft.last_term)
+
+    def _check_leader(self, host: Host) -> None:
+        raft = host.raft
+        if raft.role != "leader":
+            return
+        assert self.leaders.setdefault(raft.term, host.id) == host.id, "election safety"
+        for index, (entry, term) in self.committed.items():
+            if term < raft.term:
+                assert raft.term_of(index) == entry.term, "leader completeness"
+
+    def _check_commit(self, host: Host) -> None:
+        raft = host.raft
+        for index in range(self.commit_max + 1, raft.commit_index + 1):
+            (entry,) = raft.entries(index, index + 1)
+            self.committed[index] = (entry, raft.term)
+            holders = {
+                other.id
+                for other in self.cluster.hosts.values()
+                if index <= len(other.disk.entries) and other.disk.entries[index - 1] == entry
+            }
+            assert self.quorum.is_reached(lambda voter, on=holders: voter in on), (  # type: ignore[misc]
+                "an entry counts as committed that is not on a quorum of disks"
+            )
+        self.commit_max = max(self.commit_max, raft.commit_index)
+        if raft.commit_index >= raft.first_index:
+            committed, _ = self.committed[raft.commit_index]
+            assert raft.term_of(raft.commit_index) == committed.term, "a commit was taken back"
+        for entry in [*host.applied, *host.to_apply]:
+            assert self.applied.setdefault(entry.index, entry) == entry, "state-machine safety"
+            assert host.disk.entries[entry.index - 1] == entry, "applied before it was durable"
+
+    def _check_reads(self, host: Host) -> None:
+        for read in host.read_states:
+            self._check_read(read)
+            self.reads_answered += 1
+        host.read_states.clear()
+
+    def _check_read(self, read: ReadState) -> None:
+        assert read.index >= self.reads[read.context], "a stale read"
+        assert read.index <= self.commit_max

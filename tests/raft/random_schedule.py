@@ -1,0 +1,262 @@
+"""Random schedules: a seed decides every tick, delivery, loss, crash and request.
+
+    python -m tests.raft.random_schedule SEED     prints what happened, for a failing seed
+
+The same seed gives the same schedule, byte by byte and under every PYTHONHASHSEED.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+from raftkv.raft import ConfState, NodeId, ProposalDropped, ReadDropped, Role
+from tests.raft.checkers import ClusterChecker
+from tests.raft.cluster_env import ELECTION_TICKS, Cluster, Host, make_conf
+
+STEPS = 1500
+Action = Callable[[], None]
+
+# Configurations that schedules run on: simple ones of every size, joint ones, with learners.
+CONFIGURATIONS = (
+    make_conf([1]),
+    make_conf([1, 2]),
+    make_conf([1, 2, 3]),
+    make_conf([1, 2, 3]),
+    make_conf([1, 2, 3, 4]),
+    make_conf([1, 2, 3, 4, 5]),
+    make_conf([1, 2, 3], learners=[4]),
+    make_conf([1, 4, 5], outgoing=[1, 2, 3]),
+    make_conf([3, 4], learners=[5], outgoing=[1, 2, 3]),
+)
+
+
+class Schedule:
+    """One cluster under one seed, checked after every step."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = Random(seed)
+        self.reached: Counter[str] = Counter()  # rare things that happened
+        settings = {
+            "inflight_appends_max": self.rng.choice([1, 2, 4]),
+            "append_bytes_max": self.rng.choice([1, 60, 1 << 20]),
+            "apply_bytes_max": self.rng.choice([1, 1 << 20]),
+        }
+        self.cluster = Cluster(Random(seed + 1), settings)
+        self.conf: ConfState = self.rng.choice(CONFIGURATIONS)
+        self.founder: NodeId | None = None
+        self._found()
+        self.checker = ClusterChecker(self.cluster, self.conf)
+        self.context = 0
+        self.actions: list[tuple[Action, int]] = [
+            (self.tick, 6),
+            (self.deliver, 40),
+            (self.serve, 40),
+            (self.take_ready, 8),
+            (self.finish_write, 8),
+            (self.apply, 4),
+            (self.settle, 1),
+            (self.drop, 3),
+            (self.duplicate, 3),
+            (self.propose, 10),
+            (self.read, 6),
+            (self.crash, 1),
+            (self.restart, 4),
+            (self.transfer, 1),
+            (self.partition, 2),
+            (self.heal, 3),
+        ]
+
+    def _found(self) -> None:
+        members = [member for member, _ in self.conf.sessions]
+        if self.conf.voters_outgoing or self.rng.random() < 0.5:
+            self.cluster.add_founded(self.conf, members)
+        else:
+            self.cluster.add_empty(members)
+            self.founder = self.rng.choice(self.conf.voters)
+            self._bootstrap_founder()
+
+    def _bootstrap_founder(self) -> None:
+        """A host knows that it is to found the cluster, and does so again if that was lost."""
+        if self.founder is not None:
+            host = self.cluster.hosts[self.founder]
+            if host.is_up and host.raft.last_index == 0:
+                host.raft.bootstrap(self.conf)
+
+    def run(self, steps: int) -> None:
+        actions = [action for action, _ in self.actions]
+        weights = [weight for _, weight in self.actions]
+        for action in self.rng.choices(actions, weights, k=steps):
+            action()
+        self._count()
+
+    def heal_and_converge(self) -> None:
+        """Liveness: with everybody up and connected, one leader emerges and all agree."""
+        self.heal()
+        for host in self.cluster.hosts.values():
+            if not host.is_up:
+                host.start()
+        self._bootstrap_founder()
+        for _ in range(20 * ELECTION_TICKS):
+            for host in self.cluster.hosts.values():
+                host.raft.tick()
+            self.cluster.settle()
+        self.checker.check(self.cluster.hosts.values())
+        leader = self.cluster.leader()
+        assert leader is not None, "no leader although all are up and connected"
+        self.cluster.raft(leader).propose(b"last")
+        self.cluster.settle()
+        last = self.cluster.raft(leader).last_index
+        applied = [host.raft.applied_index for host in self.cluster.hosts.values()]
+        assert applied == [last] * len(applied), "not everybody has everything"
+
+    def _count(self) -> None:
+        self.reached["terms"] += len(self.checker.leaders)
+        self.reached["truncations"] += self.checker.truncations
+        self.reached["committed"] += self.checker.commit_max
+        self.reached["reads"] += self.checker.reads_answered
+
+    # ---- actions ----------------------------------------------------------------------------
+
+    def _pick(self) -> Host | None:
+        up = self.cluster.up()
+        return self.rng.choice(up) if up else None
+
+    def tick(self) -> None:
+        host = self._pick()
+        if host is not None:
+            for _ in range(self.rng.choice([1, 1, 1, 1, 2, 3])):
+                host.raft.tick()
+            self.checker.check([host])
+
+    def deliver(self) -> None:
+        for _ in range(self.rng.randrange(1, 4)):
+            if self.cluster.in_flight:
+                # Mostly in order, sometimes from anywhere.
+                in_order = self.rng.random() < 0.7
+                message = self.cluster.in_flight[0 if in_order else self._any_in_flight()]
+                self.cluster.deliver(message)
+                self.checker.check([self.cluster.hosts[message.receiver]])
+
+    def _any_in_flight(self) -> int:
+        return self.rng.randrange(len(self.cluster.in_flight))
+
+    def serve(self) -> None:
+        """What a busy host does in a turn; mostly its disk is quick. With none busy time passes."""
+        busy = [h for h in self.cluster.up() if h.raft.has_ready() or h.write or h.to_apply]
+        if not busy:
+            self.tick()
+        else:
+            host = self.rng.choice(busy)
+            self.cluster.take_ready(host.id)
+            if host.write is not None and self.rng.random() < 0.8:
+                self.cluster.finish_write(host.id)
+            host.apply()
+            self.checker.check([host])
+
+    def take_ready(self) -> None:
+        host = self._pick()
+        if host is not None:
+            self.cluster.take_ready(host.id)
+            self.checker.check([host])
+
+    def finish_write(self) -> None:
+        host = self._pick()
+        if host is not None and host.write is not None:
+            self.cluster.finish_write(host.id)
+            self.checker.check([host])
+
+    def apply(self) -> None:
+        host = self._pick()
+        if host is not None:
+            host.apply()
+            self.checker.check([host])
+
+    def settle(self) -> None:
+        self.cluster.settle()
+        self.checker.check(self.cluster.hosts.values())
+
+    def drop(self) -> None:
+        if self.cluster.in_flight:
+            self.cluster.in_flight.remove(self.rng.choice(self.cluster.in_flight))
+
+    def duplicate(self) -> None:
+        if self.cluster.in_flight:
+            self.cluster.in_flight.append(self.rng.choice(self.cluster.in_flight))
+
+    def propose(self) -> None:
+        # To a leader if there is one, else to anybody, who must refuse.
+        leader = self.cluster.leader()
+        host = self._pick() if leader is None else self.cluster.hosts[leader]
+        if host is not None:
+            try:
+                host.raft.propose(b"%d" % self.rng.randrange(1000))
+            except ProposalDropped as error:
+                self.reached[error.reason] += 1
+            self.checker.check([host])
+
+    def read(self) -> None:
+        host = self._pick()
+        if host is not None:
+            self.context += 1
+            self.checker.asked(self.context)
+            try:
+                host.raft.read_index(self.context)
+            except ReadDropped:
+                self.reached["no_leader_to_ask"] += 1
+
+    def crash(self) -> None:
+        host = self._pick()
+        if host is not None:
+            if host.write is not None and self.rng.random() < 0.5:
+                host.disk.apply(host.write)  # it became durable, and nobody was told
+                self.reached["crash_after_write"] += 1
+            host.crash()
+            self.checker.crashed(host.id)
+            self.reached["crash"] += 1
+
+    def restart(self) -> None:
+        for host in self.cluster.hosts.values():
+            if not host.is_up:
+                host.start()
+                self._bootstrap_founder()
+                self.checker.check([host])
+                return
+
+    def transfer(self) -> None:
+        leader = self.cluster.leader()
+        if leader is None or self.cluster.raft(leader).role is not Role.LEADER:
+            return
+        voters = [v for half in self.checker.quorum.halves for v in half if v != leader]
+        if voters:
+            self.cluster.raft(leader).transfer_leader(self.rng.choice(voters))
+            self.reached["transfer"] += 1
+
+    def partition(self) -> None:
+        ids = list(self.cluster.hosts)
+        a, b = self.cluster.leader() or self.rng.choice(ids), self.rng.choice(ids)
+        match self.rng.randrange(3):
+            case 0:
+                self.cluster.cut.add((a, b))
+            case 1:
+                self.cluster.isolate([a], [node for node in ids if node != a])
+            case _:
+                side = [node for node in ids if self.rng.random() < 0.5]
+                self.cluster.isolate(side, [node for node in ids if node not in side])
+        self.reached["partition"] += 1
+
+    def heal(self) -> None:
+        self.cluster.cut.clear()
+
+
+def main() -> None:
+    schedule = Schedule(int(sys.argv[1]))
+    try:
+        schedule.run(STEPS)
+        schedule.heal_and_converge()
+    finally:
+        sys.stdout.write("\n".join(schedule.cluster.lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

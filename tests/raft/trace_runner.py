@@ -1,0 +1,385 @@
+"""Runs golden traces: text files of commands and of everything that happened because of them.
+
+A file proves one fact, which its first line states. Then come blocks, separated by empty lines:
+
+    # An optional comment.
+    propose 1 hello
+    settle
+    ----
+    n1 write 3 [3@2]
+    ...
+
+To accept new output, run with the environment variable REWRITE_TRACES=1 and read the diff as
+what it is: a change of behaviour.
+
+Commands (nodes are small numbers; ``a=b`` arguments may come in any order)
+
+    founded VOTERS [learners=..] [outgoing=..]   nodes that hold 1@1, e.g. ``founded 1,2,3``
+    config VOTERS [learners=..] [outgoing=..]    what `node` uses as 1@1
+    node N terms=1,1,2 [commit=] [term=] [vote=] a node that restarts with entries of these terms
+    empty IDS                                    nodes of no cluster
+    limits NAME=VALUE ...                        Config fields of nodes made after this
+    bootstrap N VOTERS | campaign N | propose N TEXT | read N CONTEXT | transfer N TARGET
+    tick N [COUNT] | timeout N | heartbeat N     let time pass, also: by an election timeout
+    ready N | persist N | apply N                single duties of a host
+    settle [IDS]                                 all duties and deliveries, until nothing is left
+    deliver|drop|duplicate [from=] [to=] [type=] messages now in flight (all that match)
+    cut A B | isolate IDS | heal                 links that lose messages: one way, around IDS
+    inject KIND sender= receiver= term= ...      step a made-up message
+    append sender= receiver= term= base=I@T terms=1,1   step a made-up Append
+    inject_config sender= ... base=I@T voters=   step an Append of one configuration
+    crash N | restart N                          lose what is not durable; start from disk
+    status [IDS] | log N | progress N | flight   print
+    quiet COMMAND                                run without printing: what the fact is not about
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raftkv.raft import (
+    Append,
+    AppendResp,
+    BootstrapRefused,
+    ConfState,
+    Heartbeat,
+    HeartbeatResp,
+    Message,
+    PreVote,
+    PreVoteResp,
+    ProposalDropped,
+    ReadDropped,
+    ReadIndex,
+    ReadIndexResp,
+    TimeoutNow,
+    Vote,
+    VoteResp,
+)
+from raftkv.raft.describe import describe_entry, describe_entry_id, describe_id, describe_message
+from tests.raft.cluster_env import (
+    ELECTION_TICKS,
+    HEARTBEAT_TICKS,
+    Cluster,
+    make_conf,
+    make_config_entry,
+    make_entry,
+)
+
+KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind
+    for kind in (
+        Append,
+        AppendResp,
+        Heartbeat,
+        HeartbeatResp,
+        PreVote,
+        PreVoteResp,
+        ReadIndex,
+        ReadIndexResp,
+        TimeoutNow,
+        Vote,
+        VoteResp,
+    )
+}
+
+
+@dataclass
+class Block:
+    """Comments and commands, and what they are expected to print."""
+
+    head: list[str]
+    expected: list[str]
+
+    @property
+    def commands(self) -> list[str]:
+        return [line for line in self.head if not line.startswith("#")]
+
+
+@dataclass
+class Trace:
+    fact: str
+    blocks: list[Block]
+
+    def text(self) -> str:
+        parts = [f"# {self.fact}"]
+        parts += ["\n".join([*block.head, "----", *block.expected]) for block in self.blocks]
+        return "\n\n".join(parts) + "\n"
+
+
+def parse_trace(text: str) -> Trace:
+    first, *rest = [part for part in text.strip().split("\n\n") if part.strip()]
+    fact = " ".join(line.removeprefix("#").strip() for line in first.splitlines())
+    blocks = []
+    for part in rest:
+        lines = part.strip("\n").splitlines()
+        cut = lines.index("----") if "----" in lines else len(lines)
+        blocks.append(Block(lines[:cut], lines[cut + 1 :]))
+    return Trace(fact, blocks)
+
+
+def run_trace(trace: Trace) -> Trace:
+    """Run all commands; returns the trace with what they printed in place of ``expected``."""
+    runner = TraceRunner()
+    return Trace(
+        trace.fact,
+        [Block(block.head, list(runner.run_block(block.commands))) for block in trace.blocks],
+    )
+
+
+def run_file(path: Path) -> tuple[str, str]:
+    """Returns the file's text and what it should be according to the code."""
+    text = path.read_text()
+    return text, run_trace(parse_trace(text)).text()
+
+
+def _ids(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def _value(text: str) -> Any:
+    return (
+        {"none": None, "true": True, "false": False}.get(text, text)
+        if not text.isdigit()
+        else int(text)
+    )
+
+
+class TraceRunner:
+    """Performs commands on a `Cluster`."""
+
+    def __init__(self) -> None:
+        self._settings: dict[str, int] = {}
+        self.cluster = Cluster(settings=self._settings)
+        self._conf = ConfState()
+
+    def run_block(self, commands: list[str]) -> Iterator[str]:
+        for command in commands:
+            self.run(command)
+        lines = self.cluster.lines[:]
+        self.cluster.lines.clear()
+        yield from lines or ["ok"]
+
+    def run(self, command: str) -> None:
+        if command.startswith("quiet "):
+            said = len(self.cluster.lines)
+            self.run(command.removeprefix("quiet "))
+            del self.cluster.lines[said:]
+            return
+        words = command.split()
+        name = words[0]
+        positional = [word for word in words[1:] if "=" not in word]
+        named = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+        method: Callable[..., None] = getattr(self, f"do_{name}")
+        try:
+            method(*positional, **{"from_" if key == "from" else key: named[key] for key in named})
+        except (ProposalDropped, ReadDropped, BootstrapRefused) as error:
+            self._say(f"{type(error).__name__}: {error}")
+
+    def _say(self, line: str) -> None:
+        self.cluster.lines.append(line)
+
+    # ---- building ---------------------------------------------------------------------------
+
+    def do_config(self, voters: str, learners: str = "", outgoing: str = "") -> None:
+        self._conf = make_conf(
+            _ids(voters), _ids(learners) if learners else (), _ids(outgoing) if outgoing else ()
+        )
+
+    def do_founded(self, voters: str, learners: str = "", outgoing: str = "") -> None:
+        self.do_config(voters, learners, outgoing)
+        members = [member for member, _ in self._conf.sessions]
+        self.cluster.add_founded(self._conf, members)
+
+    def do_node(
+        self, node: str, terms: str, commit: str = "0", term: str = "", vote: str = "none"
+    ) -> None:
+        entries = [
+            make_entry(index, entry_term)
+            if index > 1
+            else make_config_entry(1, entry_term, self._conf)
+            for index, entry_term in enumerate(_ids(terms), 1)
+        ]
+        self.cluster.add_with_log(
+            int(node),
+            entries,
+            term=int(term) if term else None,
+            vote=_value(vote),
+            commit=int(commit),
+        )
+
+    def do_empty(self, nodes: str) -> None:
+        self.cluster.add_empty(_ids(nodes))
+
+    def do_limits(self, **limits: str) -> None:
+        self._settings.update({name: int(value) for name, value in limits.items()})
+
+    # ---- inputs -----------------------------------------------------------------------------
+
+    def do_bootstrap(self, node: str, voters: str) -> None:
+        self.cluster.raft(int(node)).bootstrap(make_conf(_ids(voters)))
+
+    def do_campaign(self, node: str) -> None:
+        self.cluster.raft(int(node)).campaign()
+
+    def do_propose(self, node: str, text: str) -> None:
+        entry_id = self.cluster.raft(int(node)).propose(text.encode())
+        self._say(f"{describe_id(int(node))} appends {describe_entry_id(entry_id)} {text}")
+
+    def do_read(self, node: str, context: str) -> None:
+        self.cluster.raft(int(node)).read_index(int(context))
+
+    def do_transfer(self, node: str, target: str) -> None:
+        self.cluster.raft(int(node)).transfer_leader(int(target))
+
+    def do_tick(self, node: str, count: str = "1") -> None:
+        self.cluster.tick(int(node), int(count))
+
+    def do_timeout(self, node: str) -> None:
+        self.cluster.tick(int(node), ELECTION_TICKS)
+
+    def do_heartbeat(self, node: str) -> None:
+        self.cluster.tick(int(node), HEARTBEAT_TICKS)
+
+    # ---- a host's duties --------------------------------------------------------------------
+
+    def do_ready(self, node: str) -> None:
+        self.cluster.take_ready(int(node))
+
+    def do_persist(self, node: str) -> None:
+        self.cluster.finish_write(int(node))
+
+    def do_apply(self, node: str) -> None:
+        self.cluster.hosts[int(node)].apply()
+
+    def do_settle(self, nodes: str = "") -> None:
+        self.cluster.settle(_ids(nodes) if nodes else None)
+
+    # ---- the network ------------------------------------------------------------------------
+
+    def _matching(self, from_: str = "", to: str = "", type: str = "") -> list[Message]:  # noqa: A002
+        return [
+            message
+            for message in self.cluster.in_flight
+            if (not from_ or message.sender in _ids(from_))
+            and (not to or message.receiver in _ids(to))
+            and (not type or message.__class__.__name__ in type.split(","))
+        ]
+
+    def do_deliver(self, **selection: str) -> None:
+        messages = self._matching(**selection)
+        assert messages, "nothing to deliver"
+        for message in messages:
+            self.cluster.deliver(message)
+
+    def do_drop(self, **selection: str) -> None:
+        messages = self._matching(**selection)
+        assert messages, "nothing to drop"
+        for message in messages:
+            self.cluster.in_flight.remove(message)
+            self._say(f"dropped {describe_message(message)}")
+
+    def do_duplicate(self, **selection: str) -> None:
+        messages = self._matching(**selection)
+        assert messages, "nothing to duplicate"
+        self.cluster.in_flight += messages
+
+    def do_flight(self) -> None:
+        for message in self.cluster.in_flight:
+            self._say(describe_message(message))
+
+    def do_cut(self, sender: str, receiver: str) -> None:
+        self.cluster.cut.add((int(sender), int(receiver)))
+
+    def do_isolate(self, nodes: str) -> None:
+        inside = _ids(nodes)
+        self.cluster.isolate(inside, [node for node in self.cluster.hosts if node not in inside])
+
+    def do_heal(self) -> None:
+        self.cluster.cut.clear()
+
+    def do_inject(self, kind: str, **fields: str) -> None:
+        arguments = {name: _value(value) for name, value in fields.items()}
+        message = KINDS[kind](**arguments)
+        self._say(describe_message(message))
+        self.cluster.hand_over(message)
+
+    def do_append(
+        self,
+        *,
+        sender: str,
+        receiver: str,
+        term: str,
+        base: str,
+        terms: str = "",
+        commit: str = "0",
+        session: str = "1",
+    ) -> None:
+        prev_index, prev_term = (int(part) for part in base.split("@"))
+        entries = tuple(
+            make_entry(index, entry_term)
+            for index, entry_term in enumerate(_ids(terms) if terms else (), prev_index + 1)
+        )
+        message = Append(
+            int(sender),
+            int(receiver),
+            int(term),
+            int(session),
+            prev_term,
+            prev_index,
+            int(commit),
+            entries,
+        )
+        self._say(describe_message(message))
+        self.cluster.hand_over(message)
+
+    def do_inject_config(
+        self, *, sender: str, receiver: str, term: str, base: str, voters: str
+    ) -> None:
+        prev_index, prev_term = (int(part) for part in base.split("@"))
+        entry = make_config_entry(prev_index + 1, int(term), make_conf(_ids(voters)))
+        message = Append(
+            int(sender), int(receiver), int(term), 1, prev_term, prev_index, 0, (entry,)
+        )
+        self._say(describe_message(message))
+        self.cluster.hand_over(message)
+
+    # ---- faults -----------------------------------------------------------------------------
+
+    def do_crash(self, node: str) -> None:
+        self.cluster.hosts[int(node)].crash()
+
+    def do_restart(self, node: str) -> None:
+        self.cluster.hosts[int(node)].start()
+
+    # ---- printing ---------------------------------------------------------------------------
+
+    def do_status(self, nodes: str = "") -> None:
+        for node in _ids(nodes) if nodes else list(self.cluster.hosts):
+            if not self.cluster.hosts[node].is_up:
+                self._say(f"{describe_id(node)} down")
+                continue
+            raft = self.cluster.raft(node)
+            line = (
+                f"{describe_id(node)} {raft.role} term={raft.term} vote={describe_id(raft.vote)}"
+                f" leader={describe_id(raft.leader_id)} commit={raft.commit_index}"
+                f" durable={raft.durable_index} last={raft.last_index}@{raft.last_term}"
+            )
+            if raft.dropped_messages:
+                line += f" dropped={raft.dropped_messages}"
+            self._say(line)
+
+    def do_log(self, node: str) -> None:
+        raft = self.cluster.raft(int(node))
+        for entry in raft.entries(raft.first_index, raft.last_index + 1):
+            self._say(describe_entry(entry))
+
+    def do_progress(self, node: str) -> None:
+        raft = self.cluster.raft(int(node))
+        for peer, progress in raft.progress.items():
+            if peer != raft.id:
+                learner = " learner" if progress.is_learner else ""
+                self._say(
+                    f"{describe_id(peer)} {progress.state} match={progress.match}"
+                    f" next={progress.next}{learner}"
+                )
