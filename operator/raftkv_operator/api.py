@@ -7,7 +7,7 @@ A CEL rule belongs to the class whose object it judges, and says its reason to a
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -405,6 +405,6 @@ def parse_status(body: JsonObject) -> Status:
 
 
 def to_json(value: Struct) -> JsonObject:
-    """The JSON form of any value of this module."""
-    built: Any = msgspec.to_builtins(value)
-    return dict(built)
+    """The JSON form of any value of this module, such that it equals what is read back."""
+    # Not `to_builtins`: it keeps tuples, which equal no list of the API server's answer.
+    return msgspec.json.decode(msgspec.json.encode(value), type=JsonObject)

@@ -1,5 +1,6 @@
 """Status, conditions and Events: what the user reads about what was seen."""
 
+import json
 from typing import Any
 
 import pytest
@@ -204,6 +205,7 @@ def test_invalid_spec_keeps_everything_else_of_the_status() -> None:
 def test_status_survives_the_way_through_json() -> None:
     status = formed(running_pods())
     assert parse_status({"status": to_json(status)}) == status
+    assert json.loads(json.dumps(to_json(status))) == to_json(status)
 
 
 @pytest.mark.parametrize(
