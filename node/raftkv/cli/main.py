@@ -47,3 +47,6 @@ for _command in (
     status_command,
 ):
     main.add_command(_command)
+
+if __name__ == "__main__":
+    main()

@@ -68,7 +68,7 @@ class Metrics:
 
         self.gc_pause_seconds = Histogram(
             "raftkv_gc_pause_seconds",
-            "Time of one garbage collection",
+            "Time of one run of the garbage collector",
             buckets=_LOOP_SECONDS,
             registry=registry,
         )

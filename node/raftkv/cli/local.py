@@ -1,0 +1,285 @@
+"""`raftkv local`: a cluster on this machine, for looking at and for trying things out.
+
+Starts one `raftkv node` process per member, tells what happens to them, and stops them all at
+the end. It restarts nothing: a killed node stays down, because watching the others go on is what
+many people start it for. The nodes are ordinary processes; this one only watches.
+"""
+
+import asyncio
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from raftkv.client.errors import ClientError
+from raftkv.client.http import JsonObject, KvClient
+
+PORT_STEP: Final = 10
+POLL_SECONDS: Final = 0.2
+# A node that does not answer a look within this time is shown as silent.
+LOOK_SECONDS: Final = 1.0
+FORM_SECONDS_MAX: Final = 60.0
+STOP_SECONDS_MAX: Final = 10.0
+
+
+class LocalNode:
+    """One member: its process, and what was last seen of it."""
+
+    def __init__(self, name: str, port: int, directory: Path, peers: str) -> None:
+        self.name = name
+        self.port = port
+        self.log = directory / f"{name}.log"
+        self.arguments = [
+            "node", "--id", name, "--addr", f"127.0.0.1:{port}", "--peers", peers,
+            "--data", str(directory / name),
+        ]  # fmt: skip
+        self.process: asyncio.subprocess.Process | None = None
+        self.status: JsonObject | None = None  # None: it does not answer
+
+    @property
+    def url(self) -> str:
+        """Where it serves clients."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process ended, for whatever reason."""
+        return self.process is not None and self.process.returncode is not None
+
+    async def start(self) -> None:
+        """Start the process; its log is appended to."""
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "raftkv.cli.main",
+                *self.arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # A Ctrl-C at the terminal is for this process, which then stops the nodes.
+                start_new_session=True,
+            )
+
+    async def stop(self) -> None:
+        """End the process in order, but without the drain that load balancers need."""
+        if self.process is None or self.has_ended:
+            return
+        # The second signal says that nobody wants to wait (`raftkv.server.drain`).
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.process.send_signal(number)
+        try:
+            async with asyncio.timeout(STOP_SECONDS_MAX):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+    def last_words(self) -> str:
+        """The end of its log, for when it ended without being asked to."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it logged nothing"
+
+    def how_it_ended(self) -> str:
+        """The signal, or the exit code and the last line of its log."""
+        assert self.process is not None
+        code = self.process.returncode
+        if code is not None and code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        return f"exit code {code}; its last words: {self.last_words()}"
+
+
+@click.command("local")
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 9),
+    default=3,
+    show_default=True,
+    help="How many members.",
+)
+@click.option(
+    "--data",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the data here.  [default: a temporary directory, removed at the end]",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65000),
+    default=7400,
+    show_default=True,
+    help="Client port of the first node; the others follow in steps of 10, peers one above.",
+)
+def local_command(nodes: int, data: Path | None, port: int) -> None:
+    """Run a cluster on this machine until Ctrl-C.
+
+    Prints a curl command that works, and what happens to the nodes as it happens.
+    """
+    ports = [port + PORT_STEP * number for number in range(nodes)]
+    for each in ports:
+        _refuse_occupied(each)
+        _refuse_occupied(each + 1)
+    with ExitStack() as stack:
+        if data is None:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raftkv-")))
+        else:
+            directory = data
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise click.ClickException(f"cannot make {data}: {error.strerror}") from None
+        peers = ",".join(f"n{i}=127.0.0.1:{each + 1}" for i, each in enumerate(ports, 1))
+        members = [LocalNode(f"n{i}", each, directory, peers) for i, each in enumerate(ports, 1)]
+        asyncio.run(_run(members, directory))
+
+
+def _refuse_occupied(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            # Binding alone succeeds beside a listener on all interfaces.
+            probe.listen()
+        except OSError as error:
+            raise click.ClickException(
+                f"port {port} of 127.0.0.1 is taken ({error.strerror}); "
+                "choose others with --port, or stop what listens there"
+            ) from None
+
+
+async def _run(members: Sequence[LocalNode], directory: Path) -> None:
+    told_to_end = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
+    try:
+        click.echo(f"Starting {len(members)} nodes; data and logs in {directory}")
+        await asyncio.gather(*(member.start() for member in members))
+        endpoints = [member.url for member in members]
+        async with KvClient(endpoints, timeout_seconds=LOOK_SECONDS) as client:
+            await _until_any(told_to_end, _form_and_narrate(client, members))
+    finally:
+        click.echo("Stopping all nodes")
+        await asyncio.gather(*(member.stop() for member in members))
+
+
+async def _until_any(told_to_end: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` until it ends or somebody says that it should."""
+    working = asyncio.ensure_future(work)
+    telling = asyncio.ensure_future(told_to_end.wait())
+    try:
+        await asyncio.wait((working, telling), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+    finally:
+        working.cancel()
+        telling.cancel()
+
+
+async def _form_and_narrate(client: KvClient, members: Sequence[LocalNode]) -> None:
+    deadline = time.monotonic() + FORM_SECONDS_MAX
+    while not any(_is_leading(member.status) for member in members):
+        for member in members:
+            if member.has_ended:
+                raise click.ClickException(f"{member.name} ended: {member.how_it_ended()}")
+        if time.monotonic() > deadline:
+            words = "; ".join(f"{member.name}: {member.last_words()}" for member in members)
+            raise click.ClickException(f"no leader after {FORM_SECONDS_MAX:g} s. {words}")
+        await asyncio.sleep(POLL_SECONDS / 2)
+        await _look(client, members)
+    _introduce(members)
+    while not all(member.has_ended for member in members):
+        before = {member.name: (member.has_ended, member.status) for member in members}
+        await asyncio.sleep(POLL_SECONDS)
+        await _look(client, members)
+        for member in members:
+            _narrate(member, *before[member.name])
+    raise click.ClickException("all nodes have ended")
+
+
+async def _look(client: KvClient, members: Sequence[LocalNode]) -> None:
+    """Ask every node for its status."""
+
+    async def ask(number: int, member: LocalNode) -> None:
+        try:
+            member.status = await client.status(client.endpoints[number])
+        except ClientError:
+            member.status = None
+
+    await asyncio.gather(*(ask(number, member) for number, member in enumerate(members)))
+
+
+def _is_leading(status: JsonObject | None) -> bool:
+    return status is not None and status["role"] == "leader" and status["state"] == "running"
+
+
+def _introduce(members: Sequence[LocalNode]) -> None:
+    leader = next(member for member in members if _is_leading(member.status))
+    reader = members[-1]
+    table = Table("node", "role", "clients", "peers", "process", box=None, padding=(0, 2, 0, 0))
+    for member in members:
+        role = "-" if member.status is None else str(member.status["role"])
+        peers = f"127.0.0.1:{member.port + 1}"
+        table.add_row(member.name, role, member.url, peers, str(member.pid))
+    console = Console(highlight=False)
+    console.print()
+    console.print(table)
+    console.print()
+    for line in (
+        "Write and read a key, through any node:",
+        f"  curl -X PUT -d hello {members[0].url}/v1/kv/greeting",
+        f"  curl {reader.url}/v1/kv/greeting",
+        "Kill the leader and watch the others elect a new one:",
+        f"  kill -9 {leader.pid}",
+        "Ctrl-C stops everything.",
+        "",
+    ):
+        console.print(line, soft_wrap=True)
+
+
+def _narrate(member: LocalNode, had_ended: bool, before: JsonObject | None) -> None:
+    """Say what changed since the last look."""
+    after = member.status
+    if member.has_ended and not had_ended:
+        _tell(f"{member.name} has ended ({member.how_it_ended()})")
+        _tell(f"  start it again with: raftkv {shlex.join(member.arguments)}")
+    elif after is None:
+        if before is not None and not member.has_ended:
+            _tell(f"{member.name} does not answer")
+    elif before is None:
+        _tell(f"{member.name} answers; {_standing(after)}")
+    elif _standing(before) != _standing(after):
+        _tell(f"{member.name} {_standing(after)}")
+
+
+def _standing(status: JsonObject) -> str:
+    """Role, term and leader in words."""
+    role, term, leader = status["role"], status["term"], status["leader_name"]
+    match role:
+        case "leader":
+            return f"leads in term {term}"
+        case "follower" | "learner" if leader is not None:
+            return f"follows {leader} in term {term}"
+        case "follower" | "learner":
+            return f"knows no leader in term {term}"
+        case _:
+            return f"is a {str(role).replace('_', '-')} in term {term}"
+
+
+def _tell(sentence: str) -> None:
+    click.echo(f"{time.strftime('%H:%M:%S')}  {sentence}")
