@@ -197,9 +197,10 @@ class Scene:
     def lose_power(self, decoy: bytes, *, is_durable: bool, loses_state: bool) -> None:
         """What is not durable is replaced by what must never be read."""
         self.boot = "boot 2"
-        data_file = self.root / "env" / "data.mdb"
-        if not is_durable and data_file.exists():
-            data_file.write_bytes(decoy)
+        for name in ("env.new",) if is_durable else ("env", "env.new"):
+            data_file = self.root / name / "data.mdb"
+            if data_file.exists():
+                data_file.write_bytes(decoy)
         if loses_state:
             if self.files.durable_state is not None:
                 self.files.state_file.write_bytes(self.files.durable_state)
@@ -422,7 +423,8 @@ def test_rule_09_sigkill_amid_transactions_leaves_index_and_data_in_agreement(
     # One kill early, later ones elsewhere in the life of the file.
     for slices_before_kill in (1, 40, 7, 150):
         command = [sys.executable, "-m", "tests.kv.kill_child", path, runtime_dir]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        root = Path(__file__).parents[2]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as child:
             assert child.stdout is not None
             printed = 0
             for _ in range(slices_before_kill):

@@ -357,7 +357,7 @@ class LmdbEngineFactory:
             LmdbEngine(str(self._new_environment), map_bytes=self._map_bytes).close()
             files.remove_tree(self._environment)
             files.rename(self._new_environment, self._environment)
-            files.sync_directory(self._path)
+            # Its directory sync makes both renames durable.
             self._record(is_clean=False)
         except OSError as error:
             raise EngineError(f"the state machine in {self._path}: {error}") from error
