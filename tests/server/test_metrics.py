@@ -62,10 +62,11 @@ def test_histograms_that_the_driver_fills() -> None:
         metrics.wal_fsync_seconds,
         metrics.apply_seconds,
         metrics.event_loop_lag_seconds,
+        metrics.gc_pause_seconds,
     ):
         histogram.observe(0.003)
     found = samples(metrics)
-    for name in ("wal_fsync", "apply", "event_loop_lag"):
+    for name in ("wal_fsync", "apply", "event_loop_lag", "gc_pause"):
         assert found[f"raftkv_{name}_seconds_count", ()] == 1
 
 

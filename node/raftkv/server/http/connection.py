@@ -157,7 +157,7 @@ class Connection(RequestHandler):
         self._head_deadline = self._loop.call_later(self._limits.head_seconds_max, self.force_close)
 
 
-def _limit_unread(transport: asyncio.Transport, seconds: float) -> None:
+def _limit_unread(transport: asyncio.BaseTransport, seconds: float) -> None:
     """Let the kernel cut a connection whose peer takes nothing for so long.
 
     It covers what asyncio's buffer and the kernel hold, also while the connection is closing.

@@ -1,0 +1,201 @@
+"""`put`, `get`, `del` and `append`: results, forms of output, exit codes, one clear sentence."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner, Result
+
+from raftkv.cli import common
+from raftkv.cli.main import main
+from raftkv.cli.printing import printable
+from raftkv.kv.commands import Append, Condition, Delete, Item, Put
+from raftkv.node.events import Consistency, Failure, FailureCode
+from tests.server.http.fake_driver import FakeDriver
+
+# Nothing listens on the discard port of a test machine.
+NOBODY = "http://127.0.0.1:9"
+
+
+def raftkv(*arguments: str, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(main, arguments, input=stdin, catch_exceptions=False)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "is_terminal", lambda: True)
+
+
+def test_put_and_get_through_pipes(driver: FakeDriver) -> None:
+    stored = raftkv("put", "greeting", "hello")
+    assert (stored.exit_code, stored.stdout) == (0, "101\n")
+    got = raftkv("get", "greeting")
+    assert (got.exit_code, got.stdout_bytes) == (0, b"hello")
+    assert driver.reads[-1][1] is Consistency.LINEARIZABLE
+
+
+@pytest.mark.parametrize("arguments", [(), ("-",)])
+def test_values_from_standard_input_are_byte_exact(
+    driver: FakeDriver, arguments: tuple[str, ...]
+) -> None:
+    value = bytes(range(256)) + b"\r\n\n"
+    assert raftkv("put", "k", *arguments, stdin=value).exit_code == 0
+    assert driver.commands == [Put(b"k", value)]
+    assert raftkv("get", "k").stdout_bytes == value
+
+
+def test_append(driver: FakeDriver) -> None:
+    raftkv("append", "k", "one")
+    raftkv("append", "k", stdin=b"two")
+    assert raftkv("get", "k").stdout == "onetwo"
+    assert isinstance(driver.commands[0], Append)
+
+
+def test_del(driver: FakeDriver) -> None:
+    raftkv("put", "k", "v")
+    deleted = raftkv("del", "k")
+    assert (deleted.exit_code, deleted.stdout) == (0, "1\n")
+    again = raftkv("del", "k")
+    assert (again.exit_code, again.stdout) == (3, "0\n")
+    assert again.stderr == "Error: there is no key 'k'\n"
+
+
+def test_an_absent_key_exits_with_3(driver: FakeDriver) -> None:
+    got = raftkv("get", "k")
+    assert (got.exit_code, got.stdout, got.stderr) == (3, "", "Error: there is no key 'k'\n")
+
+
+def test_a_failed_condition_exits_with_4(driver: FakeDriver) -> None:
+    assert raftkv("put", "k", "1", "--create-only").exit_code == 0
+    for arguments in (
+        ("put", "k", "2", "--create-only"),
+        ("put", "k", "2", "--if-match", "7"),
+        ("append", "k", "2", "--if-match", "7"),
+        ("del", "k", "--if-match", "7"),
+    ):
+        failed = raftkv(*arguments)
+        assert failed.exit_code == 4
+        assert failed.stderr == "Error: the condition does not hold: the key is at revision 101\n"
+    assert raftkv("put", "k", "2", "--if-match", "101").exit_code == 0
+    assert raftkv("del", "k", "--if-match", "102").exit_code == 0
+    assert driver.commands[-1] == Delete(b"k", Condition(revisions=(102,)))
+
+
+def test_get_local(driver: FakeDriver) -> None:
+    raftkv("get", "k", "--consistency", "local")
+    assert driver.reads[0][1] is Consistency.LOCAL
+
+
+def test_json_everywhere(driver: FakeDriver) -> None:
+    stored = json.loads(raftkv("put", "k", "-", "-o", "json", stdin=b"\xff").stdout)
+    assert stored == {"key": "k", "key_encoding": "utf-8", "revision": 101, "version": 1}
+    assert json.loads(raftkv("get", "k", "-o", "json").stdout) == {
+        "key": "k",
+        "key_encoding": "utf-8",
+        "value": "/w==",
+        "value_encoding": "base64",
+        "create_revision": 101,
+        "mod_revision": 101,
+        "version": 1,
+        "revision": 101,
+    }
+    deleted = json.loads(raftkv("del", "k", "-o", "json").stdout)
+    assert deleted == {"deleted": 1, "revision": 102}
+
+
+@pytest.mark.usefixtures("terminal")
+def test_people_get_sentences_and_tables(driver: FakeDriver) -> None:
+    assert raftkv("put", "k", "v").stdout == "created 'k' at revision 101\n"
+    assert raftkv("append", "k", "w").stdout == "stored 'k' at revision 102\n"
+    table = raftkv("get", "k").stdout
+    for cell in ("key", "value", "revision", "vw", "102"):
+        assert cell in table
+    assert raftkv("del", "k").stdout == "deleted 'k' at revision 103\n"
+
+
+def test_a_value_cannot_steer_the_terminal() -> None:
+    assert printable(b"a\x1b[31m\r[bold]\nb\xff").plain == "a\\x1b[31m\\r[bold]\nb\\xff"
+    assert printable("é\u202e".encode()).plain == "é\\u202e"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_markup_in_a_value_is_text(driver: FakeDriver) -> None:
+    raftkv("put", "k", "[red]x[/red]")
+    assert "[red]x[/red]" in raftkv("get", "k").stdout
+
+
+def test_keys_that_are_not_text(driver: FakeDriver) -> None:
+    key = os.fsdecode(b"a/../\xff//")
+    assert raftkv("put", key, "v").exit_code == 0
+    assert list(driver.items) == [b"a/../\xff//"]
+
+
+def test_an_unknown_outcome_is_reported_as_unknown(driver: FakeDriver) -> None:
+    driver.failure = Failure(FailureCode.UNKNOWN, "the leader went away")
+    failed = raftkv("put", "k", "v")
+    assert failed.exit_code == 1
+    assert failed.stderr == (
+        "Error: the write may or may not have taken effect: the leader went away\n"
+    )
+    assert len(driver.commands) == 1
+
+
+@pytest.mark.usefixtures("driver")
+def test_several_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = os.environ["RAFTKV_ENDPOINTS"]
+    assert raftkv("put", "k", "v", "--endpoint", NOBODY, "--endpoint", endpoint).exit_code == 0
+    monkeypatch.setenv("RAFTKV_ENDPOINTS", f"{NOBODY}, {endpoint}")
+    assert raftkv("get", "k").stdout == "v"
+
+
+def test_nothing_listens() -> None:
+    failed = raftkv("get", "k", "--endpoint", NOBODY)
+    assert failed.exit_code == 1
+    assert failed.stderr == f"Error: cannot connect to {NOBODY}: connection refused\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("put",), "KEY"),
+        (("get", "k", "--no-such-flag"), "--no-such-flag"),
+        (("get", "k", "--endpoint", "ftp://x"), "ftp://x"),
+        (("get", "k", "-o", "yaml"), "yaml"),
+        (("get", "k", "--timeout", "0"), "--timeout"),
+        (("get", "k", "--consistency", "strong"), "strong"),
+        (("put", "k", "v", "--create-only", "--if-match", "7"), "contradict"),
+        (("put", "k", "v", "--if-match", "x"), "--if-match"),
+        (("no-such-command",), "no-such-command"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], named: str) -> None:
+    failed = raftkv(*arguments)
+    assert failed.exit_code == 2
+    assert named in failed.stderr
+
+
+def test_a_refused_key_is_one_sentence(driver: FakeDriver) -> None:
+    failed = raftkv("get", "x" * 512)
+    assert failed.exit_code == 1
+    assert failed.stderr == "Error: the key has 512 bytes; a key has 1 to 511 bytes\n"
+    assert raftkv("get", "").exit_code == 1
+
+
+def test_help_and_version() -> None:
+    text = raftkv("--help").stdout
+    for word in ("raftkv local", "put", "get", "del", "append", "status", "node"):
+        assert word in text
+    assert raftkv("--version").stdout.startswith("raftkv, version ")
+
+
+def test_as_a_process_its_output_is_the_value_alone(driver: FakeDriver) -> None:
+    driver.items[b"k"] = Item(b"k", b"\x00\xff\n", 1, 1, 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "raftkv.cli.main", "get", "k"],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\x00\xff\n", b"")
