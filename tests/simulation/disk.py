@@ -300,7 +300,10 @@ class SimDisk:
                 parent, name = self._parent(source)
                 target_parent, target_name = self._parent(target)
                 assert parent is target_parent, "nothing is moved between directories"
-                parent.do(_Rename(name, target_name, parent.names[name]))
+                moved, replaced = parent.names[name], parent.names.get(target_name)
+                assert isinstance(moved, File), "only files are renamed"
+                assert not isinstance(replaced, Directory), "only files are replaced"
+                parent.do(_Rename(name, target_name, moved))
             case Unlink(path):
                 parent, name = self._parent(path)
                 if isinstance(parent.names[name], Directory):
@@ -355,8 +358,6 @@ class SimDisk:
     def _open(self, op: Open) -> Handle:
         parent, name = self._parent(op.path)
         node = parent.names.get(name)
-        if isinstance(node, Directory):
-            raise _error(op, errnos.EISDIR)
         if node is None:
             if not op.create:
                 raise _error(op, errnos.ENOENT)
@@ -364,6 +365,8 @@ class SimDisk:
             parent.do(_Link(name, node))
         elif op.create and op.exclusive:
             raise _error(op, errnos.EEXIST)
+        if isinstance(node, Directory):
+            raise _error(op, errnos.EISDIR)
         self._last_handle += 1
         self._handles[self._last_handle] = node
         return self._last_handle

@@ -51,6 +51,7 @@ class Promised:
         if self.identity is not None:
             found = {self.identity, self.asked_identity} - {None}
             assert recovered.identity in found
+        assert not [path for path in disk.paths() if path.endswith(".tmp")]
         assert state_of(recovered) in (self.state, self.asked_state)
         # The log goes on from there, and is the same when it is read once more.
         state = state_of(recovered)
@@ -68,10 +69,10 @@ def live(disk: SimDisk, promised: Promised) -> None:
     promised.identity = recovered.identity
     promised.asked_identity = Identity(recovered.identity.member_id, "c1", CONF)
     promised.identity = run_task(disk, adopt_cluster(recovered.identity, "c1", CONF))
-    write(disk, promised, recovered.wal, count=14)
+    write(disk, promised, recovered.wal, count=8)
     recovered = restart(disk)
     assert state_of(recovered) == promised.state
-    write(disk, promised, recovered.wal, count=6)
+    write(disk, promised, recovered.wal, count=3)
 
 
 def write(disk: SimDisk, promised: Promised, wal: Wal, count: int) -> None:
@@ -103,7 +104,7 @@ def op_total() -> int:
     """How many disk operations the whole workload takes."""
     disk = SimDisk()
     live(disk, Promised())
-    assert sum(path.endswith(".sealed") for path in disk.paths()) >= 3
+    assert sum(path.endswith(".sealed") for path in disk.paths()) >= 2
     return disk.op_count
 
 
@@ -144,7 +145,8 @@ def test_what_was_acknowledged_survives_a_crash_at_every_operation(
 def test_what_was_acknowledged_survives_a_crash_at_every_operation_of_recovery(
     first_end: Callable[[SimDisk, int], None], second_end: Callable[[SimDisk, int], None]
 ) -> None:
-    for op_number in range(1, op_total() + 1):
+    # A second kill can do little that a second power loss cannot: sampled, for time's sake.
+    for op_number in range(1, op_total() + 1, 1 if second_end is power_loss else 4):
         crashed, promised = cut_short(op_number)
         first_end(crashed, op_number)
         whole = crashed.clone()

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from raftkv.raft.messages import HardState
+from raftkv.raft.messages import EntryId, HardState
 from raftkv.storage.disk import run_task
 from raftkv.storage.errors import (
     CommittedEntriesLostError,
@@ -16,8 +16,12 @@ from raftkv.storage.record import (
     HEADER_BYTES,
     SECTOR_BYTES,
     Append,
+    Frame,
+    SegmentStart,
+    decode_frame,
     encode_frame,
     encode_record,
+    frame_bytes,
 )
 from tests.simulation.disk import SimDisk
 from tests.storage.support import (
@@ -150,26 +154,101 @@ def test_rule_07_an_older_copy_of_a_chunk_is_damage() -> None:
             assert error.reason == f"the frame does not continue frame {target.sequence - 1}"
 
 
+def forge(
+    disk: SimDisk, path: str, number: int, payload: bytes | None = None, **header: int
+) -> Frame:
+    """Put a valid frame in the place of the one with this number in its segment, or behind the
+    last one, with the header that belongs there but for ``header``. Returns the frame.
+    """
+    content = bytearray(disk.read(path))
+    frames = list(frames_of(bytes(content)))
+    before = frames[number - 1] if number else None
+    replaced = frames[number] if number < len(frames) else None
+    fields = {
+        "salt": frames[0].salt,
+        "sequence": before.sequence + 1 if before else frames[0].sequence,
+        "durable_sequence": before.sequence if before else frames[0].durable_sequence,
+        "previous_crc": before.crc if before else frames[0].previous_crc,
+    }
+    if payload is None:
+        assert replaced is not None
+        payload = replaced.payload
+    chunks, _ = encode_frame(payload, **(fields | header))
+    start = before.end if before else 0
+    content[start : start + frame_bytes(len(payload))] = b"".join(chunks)
+    disk.write(path, bytes(content))
+    forged = decode_frame(bytes(content), start)
+    assert forged is not None
+    return forged
+
+
+def test_rule_07_a_frame_of_another_history_breaks_the_chain(sample: SampleLog) -> None:
+    # The right place, the right sequence, sound in itself: what a write looks like that was cut
+    # off, replaced, and comes back from a disk that lost the replacement.
+    disk = sample.disk.clone()
+    forged = forge(disk, LAST, 1, encode_record(Append(HardState(3, 8, 9), [])))
+    error = refused(disk)
+    assert (error.offset, error.sequence) == (forged.end, forged.sequence + 1)
+    assert error.reason == f"the frame does not continue frame {forged.sequence}"
+
+
+@pytest.mark.parametrize("step", [-1, 1])
+def test_rule_07_a_gap_in_the_sequence_is_damage(sample: SampleLog, step: int) -> None:
+    disk = sample.disk.clone()
+    *before, last = frames_of(disk.read(LAST))
+    forged = forge(disk, LAST, len(before), sequence=last.sequence + step)
+    error = refused(disk)
+    assert (error.offset, error.sequence) == (forged.offset, last.sequence + step)
+    assert error.reason == f"the frame does not continue frame {last.sequence - 1}"
+
+
+def test_rule_07_a_frame_of_another_segment_is_no_frame_of_this_one(sample: SampleLog) -> None:
+    disk = sample.disk.clone()
+    (first, *_) = frames_of(disk.read(LAST))
+    number = len(list(frames_of(disk.read(LAST))))
+    payload = encode_record(Append(None, make_entries(19, 1, term=3)))
+    forged = forge(disk, LAST, number, payload, salt=first.salt + 1)
+    recovered = open_on(disk)
+    assert state_of(recovered) == sample.state
+    assert recovered.torn_bytes_cut >= HEADER_BYTES + len(forged.payload) - 1
+
+
+def test_rule_07_a_segment_that_starts_with_another_state_is_refused() -> None:
+    disk = SimDisk()
+    member_id = found_on(disk).identity.member_id
+    start = SegmentStart(1, SEGMENT_BYTES, member_id, EntryId(0, 0), HardState(5, None, 0))
+    forge(disk, segment_path("00000001.active"), 0, encode_record(start))
+    reason = "the segment does not start with the state that the one before it ends with"
+    assert refused(disk).reason == reason
+
+
+@pytest.mark.parametrize("first_index", [0, 4, 5])
+def test_rule_07_a_gap_in_the_entries_is_refused(first_index: int) -> None:
+    disk = SimDisk()
+    recovered = found_on(disk)
+    run_task(disk, recovered.wal.append(None, make_entries(1, 2)))
+    payload = encode_record(Append(None, make_entries(first_index, 1)))
+    forge(disk, segment_path("00000001.active"), 2, payload)
+    assert refused(disk).reason == f"entry {first_index} follows entry 2"
+
+
+def test_rule_07_a_second_start_record_is_refused(sample: SampleLog) -> None:
+    disk = sample.disk.clone()
+    (first, *_) = frames_of(disk.read(LAST))
+    forge(disk, LAST, 1, first.payload)
+    assert refused(disk).reason == "a segment has one start record, in its first frame"
+
+
 def test_rule_07_never_cuts_below_a_persisted_commit_index() -> None:
     disk = SimDisk()
     recovered = found_on(disk)
     run_task(disk, recovered.wal.append(None, make_entries(1, 2)))
-    path = segment_path("00000001.active")
-    content = bytearray(disk.read(path))
-    *_, last = frames_of(bytes(content))
     # A writer that knew more than its log holds: `Wal` itself would not write this.
-    chunks, _ = encode_frame(
-        encode_record(Append(HardState(1, None, 3), [])),
-        salt=last.salt,
-        sequence=last.sequence + 1,
-        durable_sequence=last.sequence,
-        previous_crc=last.crc,
-    )
-    content[last.end : last.end + SECTOR_BYTES] = b"".join(chunks)
-    disk.write(path, bytes(content))
-    with pytest.raises(CommittedEntriesLostError) as raised:
-        open_on(disk)
-    assert raised.value.reason == "the log ends at index 2, before the committed index 3"
+    path = segment_path("00000001.active")
+    forge(disk, path, 2, encode_record(Append(HardState(1, None, 3), [])))
+    error = refused(disk)
+    assert isinstance(error, CommittedEntriesLostError)
+    assert error.reason == "the log ends at index 2, before the committed index 3"
 
 
 # ---- files missing, doubled, exchanged -----------------------------------------------------
@@ -273,18 +352,7 @@ def test_an_unsealed_segment_below_a_used_one_is_refused(sample: SampleLog) -> N
 def test_records_of_a_newer_version_are_refused() -> None:
     disk = SimDisk()
     found_on(disk)
-    path = segment_path("00000001.active")
-    content = bytearray(disk.read(path))
-    (start,) = frames_of(bytes(content))
-    chunks, _ = encode_frame(
-        b"\x92\x63\x01",  # an array tagged 99
-        salt=start.salt,
-        sequence=2,
-        durable_sequence=1,
-        previous_crc=start.crc,
-    )
-    content[start.end : start.end + SECTOR_BYTES] = b"".join(chunks)
-    disk.write(path, bytes(content))
+    forge(disk, segment_path("00000001.active"), 1, b"\x92\x63\x01")  # an array tagged 99
     assert "no record that this version of raftkv knows" in refused(disk).reason
 
 

@@ -81,14 +81,13 @@ def read_identity() -> DiskTask[Identity]:
 
 def encode_identity(identity: Identity) -> bytes:
     """The content of the identity file."""
-    body = msgspec.json.encode(identity)
-    return b"%s%08x\n%s\n" % (_HEADER, google_crc32c.value(body), body)
+    body = msgspec.json.encode(identity) + b"\n"
+    return b"%s%08x\n%s" % (_HEADER, google_crc32c.value(body), body)
 
 
 def decode_identity(content: bytes) -> Identity:
     """The identity in the content of its file. Raises `CorruptionError`."""
-    header, _, rest = content.partition(b"\n")
-    body = rest.removesuffix(b"\n")
+    header, _, body = content.partition(b"\n")
     if not header.startswith(_HEADER):
         raise CorruptionError(IDENTITY, "not an identity file of this version of raftkv")
     if header != b"%s%08x" % (_HEADER, google_crc32c.value(body)):
