@@ -1,0 +1,36 @@
+-- Sends the requests of a file over and over, one a line: METHOD PATH [BODY].
+-- Arguments: the file; "cycle" (in order) or "random".
+-- Prints one line of JSON at the end. See benchmarks/wrk.py.
+
+local requests = {}
+local count = 0
+local place = 0
+local random = false
+
+function init(args)
+  for line in io.lines(args[1]) do
+    local method, path, body = line:match("^(%S+) (%S+) ?(.*)$")
+    count = count + 1
+    requests[count] = wrk.format(method, path, nil, body ~= "" and body or nil)
+  end
+  random = args[2] == "random"
+  math.randomseed(1)
+end
+
+function request()
+  if random then
+    return requests[math.random(count)]
+  end
+  place = place % count + 1
+  return requests[place]
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format(
+    '{"requests":%d,"seconds":%.6f,"p50_ms":%.4f,"p99_ms":%.4f,"p999_ms":%.4f,"max_ms":%.4f,'
+      .. '"connect_errors":%d,"read_errors":%d,"write_errors":%d,"timeouts":%d,"bad_status":%d}\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3,
+    latency:percentile(99) / 1e3, latency:percentile(99.9) / 1e3, latency.max / 1e3,
+    errors.connect, errors.read, errors.write, errors.timeout, errors.status))
+end

@@ -1,0 +1,82 @@
+"""Runs `wrk`, the closed-loop load generator, with the requests of one workload.
+
+Its latencies are those of a closed loop: a stall of the server also stops the clients, so the
+tails are too kind. They are for comparison within one run only.
+"""
+
+import asyncio
+import resource
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from benchmarks.workloads import Request
+
+_SCRIPT: Final = Path(__file__).parent / "scripts" / "requests.lua"
+
+
+class WrkResult(msgspec.Struct, frozen=True):
+    """One run: answered requests, latencies and everything that went wrong."""
+
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    connect_errors: int
+    read_errors: int
+    write_errors: int
+    timeouts: int
+    bad_status: int  # answers of 400 and above
+
+    def faults(self) -> list[str]:
+        """What must not happen on a healthy cluster, in words."""
+        counted = {
+            "connections refused": self.connect_errors,
+            "broken reads": self.read_errors,
+            "broken writes": self.write_errors,
+            "timeouts": self.timeouts,
+            "answers of 400 and above": self.bad_status,
+        }
+        return [f"{count} {what}" for what, count in counted.items() if count]
+
+
+def binary() -> str | None:
+    """The program, or None when it is not installed."""
+    return shutil.which("wrk")
+
+
+def write_requests(path: Path, requests: Sequence[Request]) -> None:
+    """The file that the script reads."""
+    lines = (f"{request.method} {request.path} {request.body}".rstrip() for request in requests)
+    path.write_text("\n".join(lines) + "\n")
+
+
+async def run(
+    url: str, requests: Path, *, order: str, connections: int, seconds: float
+) -> tuple[WrkResult, float]:
+    """Load ``url`` for about ``seconds``; the result and the CPU seconds wrk itself used."""
+    command = [
+        *(binary() or "wrk", "--threads", "1", "--connections", str(connections)),
+        *("--duration", f"{max(1, round(seconds))}s", "--script", str(_SCRIPT), url),
+        *("--", str(requests), order),
+    ]
+    before_seconds = _children_cpu_seconds()
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, complaints = await process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(f"wrk failed: {complaints.decode(errors='replace').strip()}")
+    last_line = output.rstrip().splitlines()[-1]
+    used_seconds = _children_cpu_seconds() - before_seconds
+    return msgspec.json.decode(last_line, type=WrkResult), used_seconds
+
+
+def _children_cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
