@@ -115,19 +115,23 @@ class Invariants:
                 )
 
     def _check_log_matching(self, raft: RawNode) -> None:
-        """I2 and I3: an (index, term) names one entry with one predecessor, everywhere."""
+        """I2 and I3: an (index, term) names one entry with one predecessor, everywhere.
+
+        A leader's own entries count once they are durable: before, nobody may have seen them.
+        """
+        last_index = raft.durable_index if raft.role is Role.LEADER else raft.last_index
         seen_index, seen_term = self._seen_last.get(raft.id, (0, 0))
         start = seen_index + 1
-        if seen_index > raft.last_index or (
+        if seen_index > last_index or (
             seen_index >= raft.first_index and raft.term_of(seen_index) != seen_term
         ):
             start = raft.first_index  # the log was cut: look at all of it again
-        for entry in raft.entries(max(start, raft.first_index), raft.last_index + 1):
+        for entry in raft.entries(max(start, raft.first_index), last_index + 1):
             previous = raft.term_of(entry.index - 1) if entry.index > raft.first_index else 0
             found = (previous, entry.data)
             if self._entries.setdefault((entry.index, entry.term), found) != found:
                 raise InvariantError(f"I3: two different entries are {entry.index}@{entry.term}")
-        self._seen_last[raft.id] = (raft.last_index, raft.last_term)
+        self._seen_last[raft.id] = (last_index, raft.term_of(last_index) or 0)
 
     def _check_indexes(self, raft: RawNode) -> None:
         if not raft.applied_index <= raft.commit_index <= raft.last_index:

@@ -40,6 +40,7 @@ class Climate:
     disk_seconds_max: float = 0.002
     disk_stall: float = 0.0  # probability that a submission takes up to two seconds
     tick_skew: float = 0.0  # a node's ticks are up to this share faster or slower
+    append_bytes_max: int = 1 << 20  # tiny: every entry travels alone
 
 
 @dataclass(eq=False)
@@ -66,6 +67,11 @@ class Machine:
         self.process: Process | None = None
         self.member_id: NodeId | None = None
 
+    @property
+    def is_started(self) -> bool:
+        """Whether a process runs here and has recovered."""
+        return self.process is not None and self.process.node.is_started
+
 
 class Cluster:
     """Machines, their network, and the hooks of the checkers."""
@@ -77,6 +83,7 @@ class Cluster:
         self.machines = [self._make_machine(number) for number in range(size)]
         # Called after every turn of a node, with the effects it returned.
         self.on_turn: Callable[[Machine, list[Effect]], None] = lambda _machine, _effects: None
+        self.on_role_changed: Callable[[Machine], None] = lambda _machine: None
         self.on_recovered: Callable[[Machine], None] = lambda _machine: None
         self._request_id = 0
 
@@ -95,6 +102,7 @@ class Cluster:
             client_url=f"http://{machine.name}",
             version="simulated",
             segment_bytes=1 << 16,
+            append_bytes_max=self.climate.append_bytes_max,
             check_invariants=True,
         )
         node = Node(settings, machine.engines, self.world.rng)
@@ -208,6 +216,7 @@ class Cluster:
                 case Reply(id=request_id, answer=answer):
                     process.requests.pop(request_id)(answer)
                 case RoleChanged(role=role, term=term, leader=leader):
+                    self.on_role_changed(machine)
                     self.world.trace(f"{machine.name} {role} @{term} leader={leader}")
                 case Continue():
                     self._make_turn_due(machine, process)
@@ -242,13 +251,9 @@ class Cluster:
         """Call bootstrap on the first machine with the list of all. All must have started."""
         members: list[Member] = []
         for machine in self.machines:
-            process = machine.process
-            assert process is not None
-            identity = process.node.identity
-            assert identity is not None
-            members.append(
-                Member(identity.member_id, machine.name, f"{machine.name}:1", "http://client")
-            )
+            assert machine.member_id is not None
+            name = machine.name
+            members.append(Member(machine.member_id, name, f"{name}:1", f"http://{name}"))
         listed = tuple(members)
         self.request(
             self.machines[0],

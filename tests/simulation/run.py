@@ -8,6 +8,7 @@ must stand, and all replicas must reach the same state.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from raftkv.node.events import Answer, Bootstrapped
 from raftkv.raft.messages import NodeId
@@ -59,6 +60,10 @@ class _Run:
         faults = [self._kill, self._lose_power, self._pause, self._partition, self._kill_all]
         # Swarm testing: each seed leaves some kinds of faults out, so that others get further.
         self.faults = [fault for fault in faults if world.chance(0.6)]
+        self.fault_seconds_max = rng.choice((0.3, 1.0, 3.0))
+        # Crashes while votes are on their way: where a lost vote or a lost tail does its harm.
+        self.election_crash = rng.choice((0.0, 0.1, 0.3))
+        self.cluster.on_role_changed = self._crash_around_election
 
     def _draw_climate(self) -> Climate:
         rng = self.world.rng
@@ -66,7 +71,7 @@ class _Run:
         weather = Weather(
             loss=rng.uniform(0.0, 0.2) if rough else 0.0,
             duplicate=rng.uniform(0.0, 0.2) if self.world.chance(0.5) else 0.0,
-            delay_max_seconds=rng.choice((0.001, 0.005, 0.03)),
+            delay_max_seconds=rng.choice((0.001, 0.005, 0.03, 0.1)),
             clog=rng.uniform(0.0, 0.02) if rough else 0.0,
         )
         return Climate(
@@ -74,6 +79,7 @@ class _Run:
             disk_seconds_max=rng.choice((0.0005, 0.002, 0.02)),
             disk_stall=0.002 if self.world.chance(0.3) else 0.0,
             tick_skew=rng.choice((0.0, 0.1, 0.5)),
+            append_bytes_max=rng.choice((1, 1 << 20)),
         )
 
     # ---- phases -----------------------------------------------------------------------------
@@ -101,18 +107,28 @@ class _Run:
         for machine in self.cluster.machines:
             self.cluster.start(machine)
         self._until(
-            lambda: all(m.process and m.process.node.is_started for m in self.cluster.machines),
+            lambda: all(machine.is_started for machine in self.cluster.machines),
             "all nodes to start",
         )
         answers: list[Answer] = []
-        self.cluster.found("c0ffee", answers.append)
-        self._until(lambda: bool(answers), "an answer to bootstrap")
+        while not answers:
+            self._call_bootstrap(answers)
         assert isinstance(answers[0], Bootstrapped), answers[0]
+
+    def _call_bootstrap(self, answers: list[Answer]) -> None:
+        """Make the call, and wait until it is answered or the founder dies over it."""
+        first = self.cluster.machines[0]
+        self._until(lambda: first.is_started, "the founder to start")
+        process = first.process
+        self.cluster.found("c0ffee", answers.append)
+        self._until(lambda: bool(answers) or first.process is not process, "an answer to bootstrap")
 
     def _heal(self) -> None:
         self.faults = []
         self.cluster.network.weather = Weather()
-        self.cluster.climate = Climate(Weather())
+        self.cluster.climate = Climate(
+            Weather(), append_bytes_max=self.cluster.climate.append_bytes_max
+        )
         self.cluster.network.cut(set())
         self.clients.is_stopping = True
         for machine in self.cluster.machines:
@@ -149,7 +165,30 @@ class _Run:
     def _next_fault(self) -> None:
         if self.faults:
             self.world.rng.choice(self.faults)()
-        self.world.after(self.world.rng.uniform(0.3, 3.0), self._next_fault)
+        pause = self.world.rng.uniform(0.1, 1.0) * self.fault_seconds_max
+        self.world.after(pause, self._next_fault)
+
+    def _crash_around_election(self, machine: Machine) -> None:
+        """Crash a node within milliseconds of a role change, and bring it back at once."""
+        if not self.faults or not self.world.chance(self.election_crash):
+            return
+        victim = machine if self.world.chance(0.5) else self.world.rng.choice(self.cluster.machines)
+
+        def crash() -> None:
+            if victim.process is None:
+                return
+            self.reached["crash around an election"] += 1
+            if self.world.chance(0.5):
+                self.cluster.kill(victim)
+            else:
+                self.cluster.lose_power(victim)
+            self.world.after(self.world.rng.uniform(0.001, 0.1), partial(self._restart, victim))
+
+        self.world.after(self.world.rng.uniform(0.0, 0.02), crash)
+
+    def _restart(self, machine: Machine) -> None:
+        if machine.process is None:
+            self.cluster.start(machine)
 
     def _alive(self) -> list[Machine]:
         return [machine for machine in self.cluster.machines if machine.process is not None]
@@ -166,11 +205,7 @@ class _Run:
         return core is not None and core.raft.role is Role.LEADER
 
     def _restart_later(self, machine: Machine) -> None:
-        def restart() -> None:
-            if machine.process is None:
-                self.cluster.start(machine)
-
-        self.world.after(self.world.rng.uniform(0.01, 3.0), restart)
+        self.world.after(self.world.rng.uniform(0.01, 3.0), partial(self._restart, machine))
 
     def _kill(self) -> None:
         victim = self._victim()
