@@ -48,24 +48,33 @@ class Schedule:
         self._found()
         self.checker = ClusterChecker(self.cluster, self.conf)
         self.context = 0
-        self.actions: list[tuple[Action, int]] = [
-            (self.tick, 6),
-            (self.deliver, 40),
-            (self.serve, 40),
-            (self.take_ready, 8),
-            (self.finish_write, 8),
-            (self.apply, 4),
-            (self.settle, 1),
-            (self.drop, 3),
-            (self.duplicate, 3),
-            (self.propose, 10),
-            (self.read, 6),
-            (self.crash, 1),
-            (self.restart, 4),
-            (self.transfer, 1),
-            (self.partition, 2),
-            (self.heal, 3),
-        ]
+        self.weights = self._draw_weights()
+
+    def _draw_weights(self) -> dict[Action, int]:
+        """What happens how often. Each seed has its own mix of faults (swarm testing)."""
+        often = {
+            self.tick: 6,
+            self.deliver: 40,
+            self.serve: 40,
+            self.take_ready: 8,
+            self.finish_write: 8,
+            self.apply: 4,
+            self.settle: 1,
+            self.propose: 10,
+            self.read: 6,
+            self.restart: 8,
+            self.heal: 3,
+        }
+        faults = {
+            self.drop: 3,
+            self.duplicate: 3,
+            self.campaign: 1,
+            self.contend: 1,
+            self.crash: 2,
+            self.transfer: 1,
+            self.partition: 2,
+        }
+        return often | {fault: self.rng.choice([0, 1, 4]) * faults[fault] for fault in faults}
 
     def _found(self) -> None:
         members = [member for member, _ in self.conf.sessions]
@@ -84,8 +93,7 @@ class Schedule:
                 host.raft.bootstrap(self.conf)
 
     def run(self, steps: int) -> None:
-        actions = [action for action, _ in self.actions]
-        weights = [weight for _, weight in self.actions]
+        actions, weights = list(self.weights), list(self.weights.values())
         for action in self.rng.choices(actions, weights, k=steps):
             action()
         self._count()
@@ -205,8 +213,25 @@ class Schedule:
             except ReadDropped:
                 self.reached["no_leader_to_ask"] += 1
 
-    def crash(self) -> None:
+    def campaign(self) -> None:
         host = self._pick()
+        if host is not None:
+            host.raft.campaign()
+            self.checker.check([host])
+
+    def contend(self) -> None:
+        """All at once have missed the leader for long, and several campaign."""
+        for host in self.cluster.up():
+            for _ in range(ELECTION_TICKS):
+                host.raft.tick()
+        for _ in range(2):
+            self.campaign()
+        self.checker.check(self.cluster.up())
+
+    def crash(self) -> None:
+        # The most can be lost while a write is in flight.
+        writing = [host for host in self.cluster.up() if host.write is not None]
+        host = self.rng.choice(writing) if writing else self._pick()
         if host is not None:
             if host.write is not None and self.rng.random() < 0.5:
                 host.disk.apply(host.write)  # it became durable, and nobody was told

@@ -81,7 +81,7 @@ class Raft:
         self._restart_election_timer()
         assert log.last_term <= self.term, "the recovered term is older than the log"
         if self._was_founding():
-            self.become_leader(is_founding=True)
+            self._found()
 
     # ---- what others ask about it -----------------------------------------------------------
 
@@ -305,7 +305,12 @@ class Raft:
         term, index = FOUNDING_ENTRY.term, FOUNDING_ENTRY.index
         self.log.append([Entry(term, index, EntryType.CONFIG, encode_conf_state(conf))])
         self.configuration_may_have_changed()
-        self.become_leader(is_founding=True)
+        self._found()
+
+    def _found(self) -> None:
+        """Lead term 1 until 1@1 is committed: at once, if it is durable and this voter alone."""
+        leader = self.become_leader(is_founding=True)
+        self.advance_commit(leader)
 
     def transfer_leader(self, target: NodeId) -> None:
         """Hand leadership to ``target`` as soon as it holds the whole log (thesis 3.10)."""
@@ -351,7 +356,7 @@ class Raft:
         self.role = Candidate({self.id: True})
         self._restart_election_timer()
 
-    def become_leader(self, *, is_founding: bool = False) -> None:
+    def become_leader(self, *, is_founding: bool = False) -> Leader:
         """Lead the present term, which was won (or, founding, is this node's by construction)."""
         assert is_founding or isinstance(self.role, Candidate)
         assert self.vote == self.id
@@ -377,6 +382,7 @@ class Raft:
         if not is_founding:
             # Commits, with itself, what earlier leaders left (paper 5.4.2 and 8).
             self._append_own(leader, EntryType.NOOP, b"")
+        return leader
 
     def cast_vote(self, candidate: NodeId) -> None:
         """Vote for ``candidate`` in the present term; the answer must wait for the disk."""
