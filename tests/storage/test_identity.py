@@ -58,6 +58,17 @@ def test_an_identity_survives_writing(identity: Identity) -> None:
     assert run_task(disk, read_identity()) == identity
 
 
+def test_the_format_is_what_the_documentation_says() -> None:
+    # The example of docs/file-formats.md.
+    content = (
+        b"raftkv identity 1 crc32c a367729f\n"
+        b'{"member_id":10499958131665514997,"cluster_id":"c1","founding":null}\n'
+    )
+    identity = Identity(10499958131665514997, "c1")
+    assert decode_identity(content) == identity
+    assert encode_identity(identity) == content
+
+
 def test_a_member_id_is_never_zero() -> None:
     assert create_identity(Bits(0, 0, 9)) == Identity(9)
     assert random_nonzero(Bits(1 << 63)) == 1 << 63

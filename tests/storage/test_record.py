@@ -138,3 +138,31 @@ def test_rule_07_a_later_frame_is_found_whatever_the_damaged_length_says() -> No
     later = find_later_frame(data, 0, sequence=5, salt=77)
     assert later is not None
     assert later.payload == b"later"
+
+
+def test_the_format_is_what_the_documentation_says() -> None:
+    # Written out by hand after docs/file-formats.md: a change here is a change of the format.
+    payload = encode_record(Append(HardState(3, 7, 1), [Entry(3, 2, EntryType.NORMAL, b"hi")]))
+    assert payload == b"\x93\x02" + b"\x93\x03\x07\x01" + b"\x91\x94\x03\x02\x00\xc4\x02hi"
+    start = SegmentStart(2, 4096, 5, EntryId(3, 1), HardState(3, None, 1))
+    assert encode_record(start) == (
+        b"\x96\x01\x02\xcd\x10\x00\x05" + b"\x92\x03\x01" + b"\x93\x03\xc0\x01"
+    )
+    chunks, crc = encode_frame(
+        payload,
+        salt=0x1122334455667788,
+        sequence=9,
+        durable_sequence=8,
+        previous_crc=0xAABBCCDD,
+    )
+    fields = (
+        b"RKW\x01"
+        + len(payload).to_bytes(4, "little")
+        + bytes.fromhex("8877665544332211")
+        + (9).to_bytes(8, "little")
+        + (8).to_bytes(8, "little")
+        + bytes.fromhex("ddccbbaa")
+    )
+    assert crc == 0x918E7980
+    frame = fields + crc.to_bytes(4, "little") + payload
+    assert b"".join(chunks) == frame.ljust(SECTOR_BYTES, b"\0")

@@ -64,7 +64,7 @@ def open_storage(rng: Rng, *, segment_bytes: int) -> DiskTask[Recovered]:
 
     Raises a `StorageError` if it must not be used, and has changed nothing then.
     """
-    names = dict((yield from _list(ROOT)))
+    names = [name for name, _ in (yield from _list(ROOT))]
     refuse_foreign(names)
     if IDENTITY in names:
         identity = yield from read_identity()
@@ -177,7 +177,7 @@ class _Replay:
         if frame is None:
             reason = "the first frame is damaged, or a newer version of raftkv wrote it"
             raise CorruptionError(segment.path, reason, offset=0)
-        if frame.sequence != self.tail.sequence + 1 and self._path:
+        if self._path and frame.sequence != self.tail.sequence + 1:
             reason = f"damaged or missing: {segment.path} starts with frame {frame.sequence}"
             raise CorruptionError(
                 self._path, reason, offset=self.end, sequence=self.tail.sequence + 1
