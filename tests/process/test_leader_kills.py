@@ -45,14 +45,19 @@ async def kill_and_time(load: Load, leader: NodeProcess) -> float:
     """SIGKILL; the seconds until a write called after it was acknowledged."""
     killed_ns = monotonic_ns()
     leader.kill()
-    gone_ns = monotonic_ns()
-
-    async def look() -> Operation | None:
-        return load.first_write_called_after(gone_ns)
-
-    accepted = await wait_until("a write accepted by a new leader", look, 15.0)
+    accepted = await wait_for_failover(load)
     assert accepted.return_ns is not None
     return (accepted.return_ns - killed_ns) / 1e9
+
+
+async def wait_for_failover(load: Load) -> Operation:
+    """The first acknowledged of the writes called from now on."""
+    now_ns = monotonic_ns()
+
+    async def look() -> Operation | None:
+        return load.first_write_called_after(now_ns)
+
+    return await wait_until("a write accepted by a new leader", look, 15.0)
 
 
 async def wait_for_traffic(load: Load) -> None:
