@@ -40,7 +40,7 @@ def assess_membership(cluster: Cluster, observed: Observed) -> Membership:
             id=member.id,
             role=_ROLES.get(member.role, MemberRole.UNKNOWN),
             voter=member.voter,
-            healthy=bool(member.healthy) or member.id == view.leader,
+            healthy=view.is_healthy(member),
             lag=lag_bucket(member.lag_entries),
             version=_version(observed, member.name, member.id),
         )

@@ -49,6 +49,10 @@ class NodeCluster(Struct, frozen=True, kw_only=True):
     members: tuple[NodeMember, ...]
     voters_outgoing: tuple[str, ...] = ()
 
+    def is_healthy(self, member: NodeMember) -> bool:
+        """Whether the leader hears from ``member``, which may be itself."""
+        return bool(member.healthy) or member.id == self.leader
+
 
 class PodView(Struct, frozen=True, kw_only=True):
     """One pod of the StatefulSet; pods of an earlier StatefulSet of that name are not seen."""

@@ -253,7 +253,7 @@ def _wait(observed: Observed, formation: Formation) -> Wait | None:
             unwell = [
                 member.name
                 for member in view.members
-                if not member.healthy or not _is_running(observed, member.name)
+                if not view.is_healthy(member) or not _is_running(observed, member.name)
             ]
             if unwell:
                 return Wait(UNHEALTHY_WAIT_SECONDS, f"waiting for {', '.join(unwell)}")

@@ -46,6 +46,7 @@ class FakeKubernetes:
         self.refusals: dict[str, RefusedError] = {}  # by the same text, until removed
         self._version = 0
         self._changed = asyncio.Event()
+        self._asked = asyncio.Event()
 
     # ---- what tests do ----------------------------------------------------------------------
 
@@ -97,6 +98,13 @@ class FakeKubernetes:
                 if self.get("pods", name) is None:
                     self.put("pods", _pod(stateful_set, name, ordinal))
 
+    async def wait_for_request(self, text: str) -> None:
+        """Wait until a request like ``PUT leases/x`` has come."""
+        async with asyncio.timeout(20):
+            while text not in self.requests:
+                self._asked.clear()
+                await self._asked.wait()
+
     # ---- the server -------------------------------------------------------------------------
 
     def build_app(self) -> web.Application:
@@ -117,6 +125,7 @@ class FakeKubernetes:
                 target = name or body["metadata"]["name"]
                 text = f"{request.method} {kind.plural}/{target}"
                 self.requests.append(text + (f"/{subresource}" if subresource else ""))
+                self._asked.set()
                 if text in self.refusals:
                     raise self.refusals[text]
             answer = self._call(request, kind, (namespace, name, subresource), body)
