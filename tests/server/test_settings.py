@@ -1,0 +1,151 @@
+"""What the flags of a node mean together, and which contradictions are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftkv.server.addresses import Address, parse_address
+from raftkv.server.settings import Flags, ServerSettings, SettingsError, resolve
+
+NAMED = "n1=10.0.0.1:7401,n2=10.0.0.2:7401,n3=10.0.0.3:7401"
+
+
+def settings(**flags: Any) -> ServerSettings:
+    return resolve(Flags(data=Path("d"), **flags), "host-a")
+
+
+def refusal(**flags: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        settings(**flags)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_defaults() -> None:
+    made = settings()
+    assert made.name == "host-a"
+    assert made.addr == Address("127.0.0.1", 7400)
+    assert made.peer_addr == made.advertise_peer == Address("127.0.0.1", 7401)
+    assert made.advertise_client == "http://127.0.0.1:7400"
+    assert (made.peers, made.admin_addr, made.metrics_addr) == (None, None, None)
+    assert made.warnings == ()
+
+
+def test_rule_17_default_times() -> None:
+    node = settings().node_settings("1")
+    assert node.tick_seconds * node.heartbeat_ticks == pytest.approx(0.080)
+    shortest = node.tick_seconds * node.election_ticks
+    assert shortest == pytest.approx(0.300)
+    assert shortest + node.tick_seconds * node.election_jitter_ticks == pytest.approx(
+        0.550, abs=node.tick_seconds
+    )
+
+
+@pytest.mark.parametrize(("heartbeat_ms", "election_ms"), [(10, 30), (100, 1000), (500, 5000)])
+def test_other_times_keep_their_proportions(heartbeat_ms: int, election_ms: int) -> None:
+    node = settings(heartbeat_ms=heartbeat_ms, election_ms=election_ms).node_settings("1")
+    assert node.tick_seconds * node.heartbeat_ticks * 1000 == pytest.approx(heartbeat_ms)
+    assert node.tick_seconds * node.election_ticks * 1000 == pytest.approx(election_ms)
+    assert node.election_jitter_ticks >= node.election_ticks / 2
+
+
+def test_the_peer_port_follows_the_client_port() -> None:
+    made = settings(addr="10.0.0.9:9000")
+    assert made.peer_addr == Address("10.0.0.9", 9001)
+    assert made.advertise_client == "http://10.0.0.9:9000"
+
+
+def test_a_wildcard_is_listened_on_but_never_advertised() -> None:
+    made = settings(addr="0.0.0.0:7400")
+    assert made.peer_addr == Address("0.0.0.0", 7401)
+    assert made.advertise_peer == Address("host-a", 7401)
+    assert made.advertise_client == "http://host-a:7400"
+    assert "no address that a peer" in refusal(advertise_peer="0.0.0.0:1")
+    assert "no address that a client" in refusal(advertise_client="http://0.0.0.0:1")
+
+
+def test_listening_beyond_loopback_without_tls_warns_once() -> None:
+    [warning] = settings(addr="10.0.0.9:7400", admin_addr="127.0.0.1:7403").warnings
+    assert "without TLS" in warning
+    assert "10.0.0.9:7400" in warning
+    assert "7403" not in warning
+    assert settings(addr="10.0.0.9:7400").http_settings().warnings == (warning,)
+
+
+def test_named_peers_say_where_this_node_is_found() -> None:
+    made = settings(id="n2", addr="0.0.0.0:7400", peers=NAMED)
+    assert made.peers is not None
+    assert made.peers.own.label == "n2"
+    assert made.advertise_peer == Address("10.0.0.2", 7401)
+
+
+def test_bare_peers_name_the_node_after_its_address() -> None:
+    bare = "127.0.0.1:7411,127.0.0.1:7421"
+    made = settings(peers=bare)
+    assert made.name == "127.0.0.1:7401"
+    assert made.peers is not None
+    assert [entry.label for entry in made.peers.entries] == [
+        "127.0.0.1:7401", "127.0.0.1:7411", "127.0.0.1:7421",
+    ]  # fmt: skip
+    assert settings(id="a", peers=bare).name == "a"
+    with_itself = settings(peers=bare + ",localhost:7401").peers
+    assert with_itself == made.peers
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"heartbeat_ms": 101, "election_ms": 302}, "less than three heartbeats"),
+        ({"heartbeat_ms": 9}, "--heartbeat-ms"),
+        ({"election_ms": 60_001}, "--election-ms"),
+        ({"drain_seconds": -1.0}, "--drain-seconds"),
+        ({"drain_seconds": 41.0}, "--drain-seconds"),
+        ({"drain_seconds": float("nan")}, "--drain-seconds"),
+        ({"max_value_bytes": 0}, "--max-value-bytes"),
+        ({"addr": "7400"}, "'7400' is not HOST:PORT"),
+        ({"addr": ":7400"}, "':7400' is not HOST:PORT"),
+        ({"addr": "::1:7400"}, "brackets"),
+        ({"addr": "h:0"}, "port"),
+        ({"addr": "h:65536"}, "port"),
+        ({"addr": "h:٣"}, "port"),
+        ({"addr": "http://h:1"}, "HOST:PORT"),
+        ({"addr": "h:65535"}, "--peer-addr is needed"),
+        ({"peer_addr": "127.0.0.1:7400"}, "cannot share 127.0.0.1:7400"),
+        ({"addr": "h:1", "admin_addr": "h:2"}, "cannot share h:2"),
+        ({"id": "a b"}, "--id 'a b'"),
+        ({"id": "a\nb"}, "--id"),
+        ({"id": "n4", "peers": NAMED}, "lists n1, n2, n3, but this node's --id is n4"),
+        ({"id": "n1", "peers": "n1=h:7401,n1=h:2"}, "the name n1 twice"),
+        ({"id": "n1", "peers": "n1=h:7401,n2=h:7401"}, "the address h:7401 twice"),
+        ({"id": "n1", "peers": "n1=h:7401,h:2"}, "mixes"),
+        ({"id": "n1", "peers": "n1=h:7401,,"}, "empty entry"),
+        ({"id": "n1", "peers": "n1=h:7402"}, "listens for peers at 127.0.0.1:7401"),
+        ({"id": "n1", "peers": "n1=h:1", "advertise_peer": "i:1"}, "--advertise-peer is i:1"),
+        ({"peers": ",".join(f"h:{n}" for n in range(1, 33))}, "at most 31"),
+        ({"peers": "h:x"}, "port"),
+    ],
+)
+def test_contradictions_are_refused_with_one_sentence(flags: dict[str, Any], says: str) -> None:
+    assert says in refusal(**flags)
+
+
+def test_a_translated_port_is_advertised_by_hand() -> None:
+    made = settings(id="n1", peers="n1=h:30001,n2=h:30002", advertise_peer="h:30001")
+    assert made.peer_addr == Address("127.0.0.1", 7401)
+    assert made.advertise_peer == Address("h", 30001)
+
+
+@pytest.mark.parametrize("text", ["[::1]:7400", "n-0.peers.ns.svc:7401", "127.0.0.1:1", "h:65535"])
+def test_addresses_are_written_as_they_are_read(text: str) -> None:
+    assert str(parse_address(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("127.9.9.9", True),
+     ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("example.org", False)],
+)  # fmt: skip
+def test_loopback(host: str, is_loopback: bool) -> None:
+    assert Address(host, 1).is_loopback is is_loopback
