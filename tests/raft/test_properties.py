@@ -29,7 +29,7 @@ def test_random_schedules_are_safe_and_converge(first_seed: int) -> None:
     for rare in ("truncations", "crash", "crash_after_write", "transfer", "no_leader_to_ask"):
         assert reached[rare] > 0, f"no {rare} in any schedule: {reached}"
     for common in ("terms", "committed", "reads"):
-        assert reached[common] > 4 * SEEDS_PER_TEST, f"too few {common}: {reached}"
+        assert reached[common] > 2 * SEEDS_PER_TEST, f"too few {common}: {reached}"
 
 
 @pytest.mark.parametrize("seed", [2, 9])

@@ -51,7 +51,7 @@ def is_plausible(message: Message, receiver: NodeId) -> bool:
         case Vote() | PreVote():
             return _are_indexes(message.last_index) and 0 <= message.last_term < message.term
         case Heartbeat():
-            return _are_indexes(message.commit)
+            return message.term > 0 and _are_indexes(message.commit)
         case ReadIndexResp():
             return message.index is None or _are_indexes(message.index)
         case VoteResp() | PreVoteResp() | HeartbeatResp() | TimeoutNow() | ReadIndex():
@@ -67,12 +67,12 @@ def _are_indexes(*numbers: Index) -> bool:
 def _is_plausible_append(message: Append) -> bool:
     if not _are_indexes(message.prev_index, message.prev_term, message.commit):
         return False
-    if (message.prev_index == 0) != (message.prev_term == 0):
+    if message.term == 0 or (message.prev_index == 0) != (message.prev_term == 0):
         return False
     index, term = message.prev_index, message.prev_term
     for entry in message.entries:
         index += 1
-        if entry.index != index or not term <= entry.term <= message.term or entry.term == 0:
+        if entry.index != index or not term <= entry.term <= message.term or not entry.term:
             return False
         if entry.type is EntryType.CONFIG and not _is_configuration(entry):
             return False
