@@ -51,14 +51,20 @@ def recording_session(timeout_seconds: float) -> aiohttp.ClientSession:
     return session
 
 
-async def attempt(session: aiohttp.ClientSession, url: str, asked: Operation) -> Operation:
+async def attempt(
+    session: aiohttp.ClientSession, url: str, asked: Operation, *, consistency: str | None = None
+) -> Operation:
     """Send ``asked`` to the node at ``url`` once; the operation with times and answer.
+
+    ``consistency`` of a read; None: the default, linearizable.
 
     Raises UnexpectedAnswerError for an answer that no correct node gives.
     """
     target = f"{url}/v1/kv/{quote(asked.key)}"
     if asked.kind is Kind.APPEND:
         target += "?op=append"
+    if asked.kind is Kind.GET and consistency is not None:
+        target += f"?consistency={consistency}"
     headers = {}
     if asked.kind is Kind.CAS and asked.expected_revision:
         headers["If-Match"] = f'"{asked.expected_revision}"'

@@ -31,6 +31,7 @@ class Load:
     keys: int = 5
     pause_seconds: float = 0.008  # between two requests of one client
     seed: int = 0
+    consistency: str | None = None  # of the reads made while it runs; None: linearizable
     history: list[Operation] = field(default_factory=list)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -95,7 +96,9 @@ class Load:
             while not self._stopping.is_set():
                 count += 1
                 asked = self._next(random, client, count, seen)
-                done = await attempt(session, random.choice(self.urls), asked)
+                done = await attempt(
+                    session, random.choice(self.urls), asked, consistency=self.consistency
+                )
                 self.history.append(done)
                 shown = done.revision if done.is_effective_write else done.mod_revision
                 if shown is not None:
