@@ -132,7 +132,12 @@ def _struct_schema(info: inspect.StructType) -> JsonObject:
     schema: JsonObject = {"type": "object"}
     if info.cls.__doc__:
         schema["description"] = info.cls.__doc__.strip()
-    schema["properties"] = {item.encode_name: _field_schema(item) for item in info.fields}
+    # What the types leave out when it is a default, the API server must not fill in: a status that
+    # is read back would never equal the one that was written.
+    with_defaults = not info.cls.__struct_config__.omit_defaults
+    schema["properties"] = {
+        item.encode_name: _field_schema(item, with_default=with_defaults) for item in info.fields
+    }
     required = sorted(item.encode_name for item in info.fields if item.required)
     if required:
         schema["required"] = required
@@ -142,10 +147,10 @@ def _struct_schema(info: inspect.StructType) -> JsonObject:
     return schema
 
 
-def _field_schema(item: inspect.Field) -> JsonObject:
+def _field_schema(item: inspect.Field, *, with_default: bool) -> JsonObject:
     """One field; an empty default says nothing and is left out."""
     schema = _schema(item.type)
-    default = _default(item)
+    default = _default(item) if with_default else None
     if default is not None and default not in ({}, [], ""):
         schema = {**schema, "default": default}
     if item.encode_name == "conditions":

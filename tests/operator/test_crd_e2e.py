@@ -12,10 +12,13 @@ import pytest
 import pytest_asyncio
 
 from raftkv_operator import names
+from raftkv_operator.api import to_json
 from raftkv_operator.crd import build_crd
 from raftkv_operator.errors import NotFoundError, RejectedError
 from raftkv_operator.kube import Kube, connect
 from raftkv_operator.objects import JsonObject, Kind
+from raftkv_operator.status import build_status
+from tests.operator.examples import NOW, cluster, make_plan, observed, recorded, running_pods
 
 pytestmark = [
     pytest.mark.e2e,
@@ -152,6 +155,14 @@ async def test_rule_01_cluster_id_is_written_once(server: Server) -> None:
         await server.report(item, clusterID="two")
     with pytest.raises(RejectedError, match="clusterID cannot be changed"):
         await server.report(item, term=3)
+
+
+async def test_rule_13_status_is_read_back_as_it_was_written(server: Server) -> None:
+    wanted = cluster(status=recorded())
+    seen = observed(wanted, running_pods(), is_serving=True)
+    status = to_json(build_status(wanted, seen, make_plan(wanted, seen), (), NOW))
+    answer = await server.report(await server.create(), **status)
+    assert answer["status"] == status
 
 
 async def test_scale_subresource(server: Server) -> None:

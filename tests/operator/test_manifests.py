@@ -57,6 +57,12 @@ def test_rule_23_nested_defaults_stand_in_the_outer_default() -> None:
             assert schema.get("default") == inner, path
 
 
+def test_rule_13_api_server_adds_nothing_to_a_status() -> None:
+    """Or it would differ from what the operator wrote, and be written for ever."""
+    status = ROOT["properties"]["status"]
+    assert [path for path, schema in schemas(status) if "default" in schema] == []
+
+
 def test_schema_is_closed_but_for_what_belongs_to_kubernetes() -> None:
     is_open = {
         path for path, schema in schemas(ROOT) if "x-kubernetes-preserve-unknown-fields" in schema
