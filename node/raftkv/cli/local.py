@@ -35,13 +35,15 @@ STOP_SECONDS_MAX: Final = 10.0
 class LocalNode:
     """One member: its process, and what was last seen of it."""
 
-    def __init__(self, name: str, port: int, directory: Path, peers: str) -> None:
+    def __init__(
+        self, name: str, port: int, directory: Path, peers: str, more: Sequence[str]
+    ) -> None:
         self.name = name
         self.port = port
         self.log = directory / f"{name}.log"
         self.arguments = [
             "node", "--id", name, "--addr", f"127.0.0.1:{port}", "--peers", peers,
-            "--data", str(directory / name),
+            "--data", str(directory / name), *more,
         ]  # fmt: skip
         self.process: asyncio.subprocess.Process | None = None
         self.status: JsonObject | None = None  # None: it does not answer
@@ -136,8 +138,11 @@ def local_command(nodes: int, data: Path | None, port: int) -> None:
         _refuse_occupied(each)
         _refuse_occupied(each + 1)
     with ExitStack() as stack:
+        more: tuple[str, ...] = ()
         if data is None:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raftkv-")))
+            # What is to be removed at the end must not leave traces elsewhere.
+            more = ("--runtime-dir", str(directory))
         else:
             directory = data
             try:
@@ -145,7 +150,9 @@ def local_command(nodes: int, data: Path | None, port: int) -> None:
             except OSError as error:
                 raise click.ClickException(f"cannot make {data}: {error.strerror}") from None
         peers = ",".join(f"n{i}=127.0.0.1:{each + 1}" for i, each in enumerate(ports, 1))
-        members = [LocalNode(f"n{i}", each, directory, peers) for i, each in enumerate(ports, 1)]
+        members = [
+            LocalNode(f"n{i}", each, directory, peers, more) for i, each in enumerate(ports, 1)
+        ]
         asyncio.run(_run(members, directory))
 
 

@@ -1,0 +1,144 @@
+"""`raftkv local` as a person uses it: paste the curl, kill the leader, press Ctrl-C."""
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from tests.process.cluster import COMMAND, free_port, wait_until
+
+pytestmark = pytest.mark.process
+
+_PIDS = re.compile(r"^n\d .*?(\d+) *$", re.MULTILINE)
+
+
+class Local:
+    """The command, its output in a file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.output = directory / "output"
+        self.directory = directory
+
+    def start(self, *arguments: str) -> None:
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*COMMAND, "local", *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": str(self.directory), "PYTHONUNBUFFERED": "1"},
+            )
+
+    def text(self) -> str:
+        return self.output.read_text()
+
+    async def wait_for(self, pattern: str, seconds: float = 30) -> re.Match[str]:
+        async def look() -> re.Match[str] | None:
+            return re.search(pattern, self.text())
+
+        return await wait_until(f"{pattern!r} in the output", look, seconds)
+
+    def pids(self) -> list[int]:
+        return [int(pid) for pid in _PIDS.findall(self.text())]
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Local]:
+    made = Local(tmp_path)
+    yield made
+    made.end()
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` node's ports, all free."""
+    while True:
+        first = free_port()
+        taken = False
+        for port in range(first, first + 10 * count, 10):
+            for each in (port, port + 1):
+                with socket.socket() as probe:
+                    taken |= probe.connect_ex(("127.0.0.1", each)) == 0
+        if not taken:
+            return first
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def pasted(line: str) -> bytes:
+    """The output of a curl line."""
+    arguments = [*shlex.split(line), "-sS", "--fail", "--max-time", "10"]
+    return subprocess.run(arguments, capture_output=True, check=True).stdout
+
+
+async def test_what_it_prints_works_as_pasted(local: Local) -> None:
+    local.start("--port", str(free_ports(3)))
+    await local.wait_for("Ctrl-C stops everything")
+    put, get = re.findall(r"^  (curl .*)$", local.text(), re.MULTILINE)
+    assert b'"revision":1' in pasted(put)
+    assert pasted(get) == b"hello"
+    killing = await local.wait_for(r"  kill -9 (\d+)")
+    assert int(killing[1]) in local.pids()
+    os.kill(int(killing[1]), signal.SIGKILL)
+    await local.wait_for(r"has ended \(killed by SIGKILL\)")
+    await local.wait_for(r"raftkv node --id n\d --addr ")
+    await local.wait_for(r"n\d leads in term [3-9]")
+    local.process.send_signal(signal.SIGINT)
+    assert local.process.wait(15) == 0
+    assert not any(is_running(pid) for pid in local.pids())
+    assert not list(local.directory.glob("raftkv-*")), "the temporary data is still there"
+
+
+async def test_given_data_is_kept_and_found_again(local: Local) -> None:
+    port = str(free_ports(1))
+    arguments = ("--nodes", "1", "--port", port, "--data", str(local.directory / "kept"))
+    local.start(*arguments)
+    await local.wait_for("Ctrl-C stops everything")
+    url = f"http://127.0.0.1:{port}/v1/kv/k"
+    pasted(f"curl -X PUT -d v {url}")
+    local.end()
+    assert not any(is_running(pid) for pid in local.pids())
+    local.start(*arguments)
+    await local.wait_for("Ctrl-C stops everything")
+    assert pasted(f"curl {url}") == b"v"
+
+
+@pytest.mark.parametrize("offset", [0, 11, 20])
+def test_an_occupied_port_is_one_sentence(local: Local, offset: int) -> None:
+    first = free_ports(3)
+    with socket.create_server(("127.0.0.1", first + offset)):
+        started_at = monotonic()
+        local.start("--port", str(first), "--data", str(local.directory / "data"))
+        assert local.process.wait(15) == 1
+    [line] = local.text().splitlines()
+    assert line.startswith(f"Error: port {first + offset} of 127.0.0.1 is taken")
+    assert not (local.directory / "data").exists()
+    assert monotonic() - started_at < 15
+
+
+async def test_it_ends_when_all_nodes_did(local: Local) -> None:
+    local.start("--nodes", "1", "--port", str(free_ports(1)))
+    await local.wait_for("Ctrl-C stops everything")
+    [pid] = local.pids()
+    os.kill(pid, signal.SIGKILL)
+    assert local.process.wait(15) == 1
+    assert "all nodes have ended" in local.text()
