@@ -3,6 +3,7 @@
 Needs KUBECONFIG. Every object is paused, so that an operator that may run there leaves it alone.
 """
 
+import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import pytest_asyncio
 from raftkv_operator import names
 from raftkv_operator.api import to_json
 from raftkv_operator.crd import build_crd
-from raftkv_operator.errors import NotFoundError, RejectedError
+from raftkv_operator.errors import KubeError, RejectedError
 from raftkv_operator.kube import Kube, connect
 from raftkv_operator.objects import JsonObject, Kind
 from raftkv_operator.status import build_status
@@ -71,14 +72,22 @@ async def server() -> AsyncIterator[Server]:
         name = f"raftkv-crd-{uuid.uuid4().hex[:8]}"
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         await kube._call("POST", "/api/v1/namespaces", body=namespace)
-        while True:
-            try:
-                await kube.list(CLUSTER, name)
-                break
-            except NotFoundError:
-                continue  # the API server has not yet taken the definition over
+        await _until_served(kube, name)
         yield Server(kube, name)
         await kube._call("DELETE", f"/api/v1/namespaces/{name}", body={})
+
+
+async def _until_served(kube: Kube, namespace: str) -> None:
+    """Wait until the API server has taken the definition over: 404 before, 429 while it does."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await kube.list(CLUSTER, namespace)
+            except KubeError as error:
+                if error.code not in {404, 429}:
+                    raise
+            else:
+                return
 
 
 async def test_rule_23_defaults_are_filled_in_by_the_api_server(server: Server) -> None:
