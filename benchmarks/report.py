@@ -3,13 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from textwrap import fill
+from typing import Final
 
 from rich.table import Table
 
 from benchmarks.machine import Machine
 from benchmarks.runs import Plan, Run
+from benchmarks.workloads import KEY_BYTES, KEYS, VALUE_BYTES
 
-_HEADINGS = (
+_HEADINGS: Final = (
     "workload",
     "system",
     "requests/s",
@@ -19,6 +22,14 @@ _HEADINGS = (
     "nodes µs/op",
     "wrk µs/op",
     "ratio",
+)
+_VALID: Final = (
+    "Every run kept its leader, had no failed request, and moved the store revision by exactly "
+    "the acknowledged writes (give or take those in flight when the load stopped)."
+)
+_CAVEATS: Final = (
+    "The loop is closed, so the tails are too kind: compare them with each other only. µs/op is "
+    "the CPU time, user and system, that all three nodes or wrk used for one request."
 )
 
 
@@ -79,39 +90,46 @@ def markdown(
 ) -> str:
     """The page `docs/benchmarks.md`."""
     faults = [f"- {run.workload}, {run.system}: {fault}" for run in runs for fault in run.faults]
-    verdict = (
-        "Every run kept its leader, had no failed request, and moved the store revision by "
-        "exactly the acknowledged writes (give or take those in flight when the load stopped)."
-    )
     if faults:
-        verdict = "\n".join(["**Some runs broke an invariant; their numbers are void:**", *faults])
+        verdict = ["**Some runs broke an invariant; their numbers are void:**", *faults]
+    else:
+        verdict = [_paragraph(_VALID)]
     lines = [
         "# Benchmarks",
         "",
         "Written by `make bench`; do not edit.",
         "",
-        f"Systems: {'; '.join(systems)}. Three nodes each, default settings, fsync on, one system",
-        f"at a time on the same disk, {plan.rounds} rounds with the order turned around each time.",
+        _paragraph(
+            f"Systems: {'; '.join(systems)}. Three nodes each, default settings, fsync on, one "
+            f"system at a time on the same disk, {plan.rounds} rounds with the order turned "
+            "around each time."
+        ),
         "",
-        f"Machine: {machine.describe()}.",
+        _paragraph(f"Machine: {machine.describe()}."),
         "",
-        f"Load: wrk with {plan.connections} keep-alive connections to the leader, one unpipelined",
-        f"HTTP request an operation, {plan.seconds:g} s a run after a warm-up, 10,000 keys of 16",
-        "bytes, values of 256 bytes. The loop is closed, so the tails are too kind: compare them",
-        "with each other only. µs/op is the CPU time, user and system, that all three nodes or wrk",
-        "used for one request.",
+        _paragraph(
+            f"Load: wrk with {plan.connections} keep-alive connections to the leader, one "
+            f"unpipelined HTTP request an operation, {plan.seconds:g} s a run after a warm-up, "
+            f"{KEYS:,} keys of {KEY_BYTES} bytes, values of {VALUE_BYTES} bytes. {_CAVEATS}"
+        ),
         "",
-        verdict,
+        *verdict,
         "",
         "| " + " | ".join(_HEADINGS) + " |",
         "|---|---|" + "---:|" * (len(_HEADINGS) - 2),
         *("| " + " | ".join(row.cells()) + " |" for row in rows),
         "",
-        "Medians of the rounds; range: slowest and fastest round; ratio: our median over theirs,",
-        "so that above 1 is faster.",
+        _paragraph(
+            "Medians of the rounds; range: slowest and fastest round; ratio: our median over "
+            "theirs, so that above 1 is faster."
+        ),
         "",
     ]
     return "\n".join(lines)
+
+
+def _paragraph(text: str) -> str:
+    return fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _row(workload: str, system: str, runs: Sequence[Run]) -> Row:

@@ -88,9 +88,13 @@ async def _measure(system: System, workload: Workload, directory: Path, plan: Pl
     faults = result.faults()
     if await system.leader_url() != leader:
         faults.append("the leader changed")
-    least = result.requests if workload.is_write else 0
-    if not least <= moved <= least + (plan.connections if workload.is_write else 0):
-        faults.append(f"{least} acknowledged writes moved the revision by {moved}")
+    fault = revision_fault(
+        moved=moved,
+        acknowledged=result.requests if workload.is_write else 0,
+        in_flight_max=plan.connections if workload.is_write else 0,
+    )
+    if fault is not None:
+        faults.append(fault)
     return Run(
         system=system.name,
         workload=workload.name,
@@ -99,6 +103,13 @@ async def _measure(system: System, workload: Workload, directory: Path, plan: Pl
         client_cpu_us=client_seconds / max(1, result.requests) * 1e6,
         faults=tuple(faults),
     )
+
+
+def revision_fault(*, moved: int, acknowledged: int, in_flight_max: int) -> str | None:
+    """What is wrong with the distance the store revision moved during a run; None: nothing."""
+    if acknowledged <= moved <= acknowledged + in_flight_max:
+        return None
+    return f"{acknowledged} acknowledged writes moved the revision by {moved}"
 
 
 async def _warm_up(load: _Load, seconds: float, requests_min: int) -> None:
