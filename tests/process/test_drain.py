@@ -51,6 +51,27 @@ async def test_operator_rule_15_drain_of_the_leader(tmp_path: Path) -> None:
                 assert await response.read() == b"2"
 
 
+async def test_nodes_that_all_drain_do_not_throw_leadership_at_each_other(tmp_path: Path) -> None:
+    # As when a StatefulSet or its cluster is deleted.
+    async with Cluster(tmp_path, extra=("--drain-seconds", "2")) as cluster:
+        await cluster.wait_leader()
+        async with aiohttp.ClientSession() as client:
+            url = cluster.nodes[0].url
+            for node in cluster.nodes:
+                node.send_signal(signal.SIGTERM)
+            told_at = monotonic()
+            terms = []
+            while monotonic() - told_at < 1.5:
+                async with client.put(f"{url}/v1/kv/a", data=b"1") as response:
+                    assert response.status in (200, 201)
+                async with client.get(f"{url}/v1/status") as response:
+                    terms.append((await response.json())["term"])
+        for node in cluster.nodes:
+            assert await cluster.wait_exit(node, 10) == 0
+        # Each of the three may pass it on in the first moment and once a second after that.
+        assert terms[-1] - terms[0] <= 6
+
+
 async def test_two_signals_end_a_node_soon_and_in_order(tmp_path: Path) -> None:
     async with Cluster(tmp_path, extra=("--drain-seconds", "30")) as cluster:
         node = cluster.nodes[0]

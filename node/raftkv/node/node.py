@@ -85,6 +85,7 @@ from raftkv.storage.wal import Wal
 _BULK_MESSAGES = (Append, AppendResp, ForwardWrites, ForwardReplies)
 # A forwarded write that the leader still holds is given back to its sender after this time.
 _FOREIGN_DEADLINE_SECONDS = 5.0
+_HAND_OVER_PAUSE_SECONDS = 1.0  # between two attempts to hand leadership on
 
 
 class Rng(Protocol):
@@ -144,6 +145,7 @@ class Node:
         self._bootstraps: list[BootstrapRequest] = []  # waiting for the founding entry's fsync
         self.is_draining = False
         self._drain_avoid: tuple[NodeId, ...] = ()
+        self._next_hand_over_at = float("-inf")
         self._write_started_at: float | None = None  # of the WAL write in flight
         self.leader_seen_at: float | None = None
         self.is_caught_up = False
@@ -541,7 +543,14 @@ class Node:
             self._hand_over(core)
 
     def _hand_over(self, core: Core) -> None:
-        """Transfer leadership to the most caught-up voter, rather one that is not to be avoided."""
+        """Transfer leadership to the most caught-up voter, rather one that is not to be avoided.
+
+        Once a second at most: when every node drains, each would hand it on at once, and an
+        election every few milliseconds leaves no time for anything else.
+        """
+        if self._now < self._next_hand_over_at:
+            return
+        self._next_hand_over_at = self._now + _HAND_OVER_PAUSE_SECONDS
         candidates = [
             (peer in self._drain_avoid, -progress.match, peer)
             for peer, progress in core.raft.progress.items()
