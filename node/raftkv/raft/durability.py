@@ -76,7 +76,11 @@ class DurabilityQueue:
 
     def can_release(self, term: Term, vote: NodeId | None, durable_index: Index) -> bool:
         """Whether some waiting message may leave."""
-        return self.has(term, vote) and any(index <= durable_index for index, _ in self._waiting)
+        return (
+            bool(self._waiting)
+            and self.has(term, vote)
+            and any(index <= durable_index for index, _ in self._waiting)
+        )
 
     def release(self, term: Term, vote: NodeId | None, durable_index: Index) -> list[Message]:
         """Take out the messages that are true on disk."""

@@ -74,9 +74,9 @@ class Progress:
     commit_sent: Index = 0  # the highest commit index an Append told the peer
     confirmed_round: int = 0  # the highest heartbeat round the peer echoed
     silent_ticks: int = 0  # since the peer's last message of this term, or since the election
-    _is_probe_sent: bool = field(default=False)  # PROBE: an Append is on its way
-    _is_nudge_due: bool = field(default=False)  # an empty Append is to be sent
-    _match_at_beat: Index = 0  # ``match`` when the last heartbeat interval began
+    _is_probe_sent: bool = field(default=False, init=False)  # PROBE: an Append is on its way
+    _is_nudge_due: bool = field(default=False, init=False)  # an empty Append is to be sent
+    _match_at_beat: Index = field(default=0, init=False)  # ``match`` at the last heartbeat
 
     @property
     def may_send_entries(self) -> bool:
