@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from raftkv.kv.memory_engine import MemoryEngineFactory
 from raftkv.node.events import (
@@ -132,12 +133,14 @@ class Cluster:
         process.is_paused = True
         self.world.trace(f"{machine.name} pause")
 
-        def resume() -> None:
-            process.is_paused = False
-            if machine.process is process:
-                self._make_turn_due(machine, process)
+        self.world.after(seconds, partial(self.resume, machine))
 
-        self.world.after(seconds, resume)
+    def resume(self, machine: Machine) -> None:
+        """SIGCONT: what piled up is taken."""
+        process = machine.process
+        if process is not None and process.is_paused:
+            process.is_paused = False
+            self._make_turn_due(machine, process)
 
     def _end(self, machine: Machine) -> None:
         process = machine.process
@@ -182,7 +185,11 @@ class Cluster:
         process.is_turn_due = False
         if machine.process is not process or process.is_paused:
             return
-        events, process.inbox = process.inbox, []
+        # Sockets are not read all at once: sometimes a turn sees only a part of what is there.
+        taken = len(process.inbox)
+        if taken > 1 and self.world.chance(0.1):
+            taken = self.world.rng.randint(1, taken - 1)
+        events, process.inbox = process.inbox[:taken], process.inbox[taken:]
         was_started = process.node.is_started
         effects = process.node.handle(events, self.world.now)
         if process.node.is_started and not was_started:
@@ -190,6 +197,8 @@ class Cluster:
         self._perform(machine, process, effects)
         if machine.process is process:
             self.on_turn(machine, effects)
+            if process.inbox:
+                self._make_turn_due(machine, process)
 
     def _attach(self, machine: Machine, process: Process) -> None:
         identity = process.node.identity

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 
 import click
-import msgspec
 
 from raftkv.kv.engine import Table
 from raftkv.kv.records import META_KEY, encode_meta
@@ -24,6 +23,7 @@ from raftkv.storage.disk import DiskTask
 from raftkv.storage.wal import Wal
 from tests.simulation.checkers import InvariantError
 from tests.simulation.run import run
+from tests.simulation.scenarios import SCENARIOS
 
 SEEDS_MAX = 200
 EVENTS = 20_000
@@ -119,21 +119,19 @@ MUTANTS: dict[str, Mutant] = {
 }
 
 
-class Death(msgspec.Struct, frozen=True):
-    """Which seed killed a mutant, and by which invariant."""
-
-    seed: int
-    finding: str
-
-
-def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX, events: int = EVENTS) -> Death | None:
-    """The first seed that finds the bug; None if it survives them all."""
+def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX, events: int = EVENTS) -> str | None:
+    """What first finds the bug: a scenario, else a seed. None if it survives them all."""
     with mutant():
+        for name, scenario in SCENARIOS.items():
+            try:
+                scenario(1)
+            except InvariantError as error:
+                return f"scenario {name}: {error}"
         for seed in range(1, seeds_max + 1):
             try:
                 run(seed, events)
             except InvariantError as error:
-                return Death(seed, str(error).splitlines()[0])
+                return str(error).splitlines()[0]
     return None
 
 
@@ -147,7 +145,7 @@ def main() -> None:
             survivors += 1
             click.echo(f"{name}: SURVIVED {SEEDS_MAX} seeds")
         else:
-            click.echo(f"{name}: {death.finding}")
+            click.echo(f"{name}: {death}")
     click.echo(f"{len(MUTANTS) - survivors} passed, {survivors} failed")
     if survivors:
         raise SystemExit(1)

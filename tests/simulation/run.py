@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from raftkv.node.events import Answer, Bootstrapped
+from raftkv.node.events import Answer, Bootstrapped, Effect
 from raftkv.raft.messages import NodeId
 from raftkv.raft.roles import Role
 from tests.simulation.checkers import InvariantError, Invariants, check_history
@@ -62,8 +62,11 @@ class _Run:
         self.faults = [fault for fault in faults if world.chance(0.6)]
         self.fault_seconds_max = rng.choice((0.3, 1.0, 3.0))
         # Crashes while votes are on their way: where a lost vote or a lost tail does its harm.
-        self.election_crash = rng.choice((0.0, 0.1, 0.3))
+        self.election_crash = rng.choice((0.0, 0.2, 0.8))
         self.cluster.on_role_changed = self._crash_around_election
+        # And in each turn of a leader that has not committed in its term yet.
+        self.fragile_leaders = rng.choice((0.0, 0.0, 0.15))
+        self.cluster.on_turn = self._after_turn
 
     def _draw_climate(self) -> Climate:
         rng = self.world.rng
@@ -169,22 +172,40 @@ class _Run:
         self.world.after(pause, self._next_fault)
 
     def _crash_around_election(self, machine: Machine) -> None:
-        """Crash a node within milliseconds of a role change, and bring it back at once."""
-        if not self.faults or not self.world.chance(self.election_crash):
+        """Crash a node, rather a leader, while the messages of a role change are on their way."""
+        probability = self.election_crash if self._leads(machine) else self.election_crash / 8
+        if not self.faults or not self.world.chance(probability):
             return
-        victim = machine if self.world.chance(0.5) else self.world.rng.choice(self.cluster.machines)
+        rng = self.world.rng
+        victim = machine if self.world.chance(0.8) else rng.choice(self.cluster.machines)
 
-        def crash() -> None:
-            if victim.process is None:
-                return
-            self.reached["crash around an election"] += 1
-            if self.world.chance(0.5):
-                self.cluster.kill(victim)
-            else:
-                self.cluster.lose_power(victim)
-            self.world.after(self.world.rng.uniform(0.001, 0.1), partial(self._restart, victim))
+        # A few message delays: some of the new leader's messages arrive, some are never sent.
+        delays = 4 * self.cluster.climate.weather.delay_max_seconds
+        self.world.after(rng.uniform(0.0, 0.01 + delays), partial(self._crash_briefly, victim))
 
-        self.world.after(self.world.rng.uniform(0.0, 0.02), crash)
+    def _after_turn(self, machine: Machine, effects: list[Effect]) -> None:
+        self.invariants.after_turn(machine, effects)
+        if not self.faults or not self._leads(machine):
+            return
+        assert machine.process is not None
+        core = machine.process.node.core
+        assert core is not None
+        # Leaders that die before their first entry is everywhere, one after the other, are what
+        # the rule about commits of old terms exists for (paper fig. 8).
+        has_committed = core.raft.term_of(core.raft.commit_index) == core.raft.term
+        if not has_committed and self.world.chance(self.fragile_leaders):
+            self.world.after(0.0, partial(self._crash_briefly, machine))
+
+    def _crash_briefly(self, victim: Machine) -> None:
+        if victim.process is None:
+            return
+        self.reached["crash around an election"] += 1
+        if self.world.chance(0.5):
+            self.cluster.kill(victim)
+        else:
+            self.cluster.lose_power(victim)
+        down_seconds = self.world.rng.uniform(0.001, self.world.rng.choice((0.1, 1.5)))
+        self.world.after(down_seconds, partial(self._restart, victim))
 
     def _restart(self, machine: Machine) -> None:
         if machine.process is None:
@@ -248,8 +269,13 @@ class _Run:
 
     def _draw_cut(self, ids: list[NodeId]) -> set[tuple[NodeId, NodeId]]:
         rng = self.world.rng
-        shape = rng.choice(("split", "isolate", "one way", "bridge"))
+        shape = rng.choice(("split", "isolate", "isolate", "one way", "bridge"))
         shuffled = rng.sample(ids, len(ids))
+        leaders = [m.member_id for m in self._alive() if self._leads(m) and m.member_id]
+        if leaders and self.world.chance(0.5):
+            # Cut off the leader: it serves on for a moment, and another is elected.
+            shuffled.remove(leaders[0])
+            shuffled.insert(0, leaders[0])
         if shape == "one way":
             return {(shuffled[0], other) for other in shuffled[1:]}
         if shape == "bridge":

@@ -1,0 +1,203 @@
+"""Scenarios written by hand: what random schedules reach too rarely (reference faults 2, rule 1).
+
+Each is a short script over the same simulated cluster, checked by the same invariants as a seed.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from raftkv.kv.commands import Put, encode_command
+from raftkv.node.events import (
+    Answer,
+    Bootstrapped,
+    Consistency,
+    Get,
+    ReadRequest,
+    ReadResult,
+    WriteRequest,
+)
+from raftkv.raft.messages import NodeId
+from raftkv.raft.rawnode import RawNode
+from raftkv.raft.roles import Role
+from tests.simulation.checkers import InvariantError, Invariants
+from tests.simulation.cluster import Climate, Cluster, Machine
+from tests.simulation.network import Weather
+from tests.simulation.world import World
+
+STEP_SECONDS_MAX = 10.0
+
+
+class Script:
+    """A founded cluster in fair weather, and the verbs of a script."""
+
+    def __init__(self, seed: int, size: int) -> None:
+        self.world = World(seed)
+        # Every entry travels alone, so that a script can stop between two.
+        self.cluster = Cluster(self.world, size, Climate(Weather(), append_bytes_max=1))
+        self.invariants = Invariants(self.cluster)
+        for machine in self.cluster.machines:
+            self.cluster.start(machine)
+        self.until(lambda: all(m.is_started for m in self.cluster.machines), "all to start")
+        answers: list[Answer] = []
+        self.cluster.found("c0ffee", answers.append)
+        self.until(lambda: bool(answers), "an answer to bootstrap")
+        assert isinstance(answers[0], Bootstrapped)
+        # 1@1 is the configuration, 2@2 the first entry of the first elected leader.
+        self.until(
+            lambda: all(self.raft(m).applied_index == 2 for m in self.cluster.machines), "calm"
+        )
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Let time pass until ``condition`` holds."""
+        deadline = self.world.now + STEP_SECONDS_MAX
+        while not condition():
+            if self.world.now > deadline or not self.world.step():
+                raise InvariantError(f"seed {self.world.seed}: waited in vain for {what}")
+
+    def raft(self, machine: Machine) -> RawNode:
+        """The machine's core; its process has recovered."""
+        assert machine.process is not None
+        assert machine.process.node.core is not None
+        return machine.process.node.core.raft
+
+    def leader(self, among: list[Machine] | None = None) -> Machine | None:
+        """A leader among these machines that have recovered, or all."""
+        for machine in among or self.cluster.machines:
+            if machine.is_started and self.raft(machine).role is Role.LEADER:
+                return machine
+        return None
+
+    def elected(self, among: list[Machine]) -> Machine:
+        """Wait for a leader among these machines."""
+        self.until(lambda: self.leader(among) is not None, "a leader")
+        leader = self.leader(among)
+        assert leader is not None
+        return leader
+
+    def only_links(self, *groups: list[Machine]) -> None:
+        """Let the machines of each group talk to each other, and to nobody else."""
+        ids = [_id(machine) for machine in self.cluster.machines]
+        inside = {(_id(a), _id(b)) for group in groups for a in group for b in group}
+        self.cluster.network.cut({(a, b) for a in ids for b in ids if a != b} - inside)
+
+    def mute(self, machine: Machine, towards: list[Machine]) -> None:
+        """The machine hears all, but is not heard by these."""
+        self.cluster.network.cut({(_id(machine), _id(other)) for other in towards})
+
+    def write(self, machine: Machine) -> None:
+        """Ask for a write there; the answer does not matter."""
+        command = encode_command(Put(b"k", b"v"))
+        deadline = self.world.now + STEP_SECONDS_MAX
+        self.cluster.request(
+            machine, lambda rid: WriteRequest(rid, command, deadline), lambda _answer: None
+        )
+
+
+def _id(machine: Machine) -> NodeId:
+    assert machine.member_id is not None
+    return machine.member_id
+
+
+def _any_ends_at(script: Script, machines: list[Machine], index: int) -> bool:
+    return any(script.raft(machine).last_index == index for machine in machines)
+
+
+def figure_8(seed: int) -> None:
+    """An entry of an old term, held by a majority, may still be overwritten (paper fig. 8)."""
+    script = Script(seed, size=5)
+    cluster = script.cluster
+    first = script.elected(cluster.machines)
+
+    # The leader gets an entry to one other node only, and dies.
+    second, third, fourth, fifth = (m for m in cluster.machines if m is not first)
+    script.only_links([first, second], [third, fourth, fifth])
+    index = script.raft(first).last_index + 1
+    script.write(first)
+    script.until(
+        lambda: all(script.raft(m).durable_index == index for m in (first, second)),
+        "the entry on two nodes",
+    )
+    cluster.kill(first)
+
+    # Another leader gets an entry of its later term to its own disk only, and dies.
+    other = script.elected([third, fourth, fifth])
+    rest = [m for m in (third, fourth, fifth) if m is not other]
+    script.only_links([first, second], rest)
+    script.until(lambda: script.raft(other).durable_index == index, "an entry of the later term")
+    cluster.kill(other)
+
+    # A third leader spreads the first entry to a majority, and nothing of its own term.
+    cluster.start(first)
+    script.until(lambda: first.is_started, "the first to start")
+    script.only_links([first, second, *rest])
+    third_leader = script.elected([first, second, *rest])
+    assert third_leader in (first, second), "only these two hold the entry"
+    holders = [m for m in (first, second) if m is not third_leader]
+    while len(holders) < 1 + len(rest):
+        # Whoever has got it hears no more of this leader, but may still acknowledge.
+        missing = [m for m in rest if m not in holders]
+        script.until(partial(_any_ends_at, script, missing, index), "the entry on a majority")
+        holders += [m for m in missing if script.raft(m).last_index == index]
+        script.mute(third_leader, holders)
+    script.until(
+        lambda: all(script.raft(m).durable_index == index for m in rest), "it to be durable there"
+    )
+    later = script.world.now + 0.02
+    script.until(lambda: script.world.now > later, "the last acknowledgements")
+    cluster.kill(first)
+    cluster.kill(second)
+
+    # The leader with the later term comes back, wins, and overwrites it.
+    script.only_links(cluster.machines)
+    cluster.start(other)
+    script.until(lambda: other.is_started, "the other to start")
+    script.elected([other])
+    for machine in (first, second):
+        cluster.start(machine)
+    script.until(
+        lambda: (
+            all(m.is_started for m in cluster.machines)
+            and len({script.raft(m).applied_index for m in cluster.machines}) == 1
+            and script.raft(first).applied_index > index
+        ),
+        "all to agree",
+    )
+
+
+def paused_leader(seed: int) -> None:
+    """A leader that slept through its deposition must not answer a read (thesis 6.4)."""
+    script = Script(seed, size=3)
+    cluster = script.cluster
+    old = script.elected(cluster.machines)
+    others = [m for m in cluster.machines if m is not old]
+    process = old.process
+    assert process is not None
+    process.is_paused = True
+    script.only_links([old], others)
+    new = script.elected(others)
+    script.write(new)
+    script.until(lambda: _revision(new) == 1, "the write")
+
+    answers: list[Answer] = []
+    deadline = script.world.now + 1.0
+    cluster.request(
+        old,
+        lambda rid: ReadRequest(rid, Get(b"k"), Consistency.LINEARIZABLE, 0, deadline),
+        answers.append,
+    )
+    cluster.resume(old)
+    script.until(lambda: bool(answers), "an answer")
+    if isinstance(answers[0], ReadResult):
+        raise InvariantError(f"seed {seed}: I6: a deposed leader answered {answers[0]}")
+
+
+def _revision(machine: Machine) -> int:
+    assert machine.process is not None
+    assert machine.process.node.core is not None
+    return machine.process.node.core.store.revision
+
+
+SCENARIOS: dict[str, Callable[[int], None]] = {
+    "figure_8": figure_8,
+    "paused_leader": paused_leader,
+}
