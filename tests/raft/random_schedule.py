@@ -48,6 +48,7 @@ class Schedule:
         self._found()
         self.checker = ClusterChecker(self.cluster, self.conf)
         self.context = 0
+        self.disk_speed = self.rng.choice([0.2, 0.8])  # how often a write is done in its turn
         self.weights = self._draw_weights()
 
     def _draw_weights(self) -> dict[Action, int]:
@@ -150,14 +151,14 @@ class Schedule:
         return self.rng.randrange(len(self.cluster.in_flight))
 
     def serve(self) -> None:
-        """What a busy host does in a turn; mostly its disk is quick. With none busy time passes."""
+        """What a busy host does in a turn. With none busy time passes."""
         busy = [h for h in self.cluster.up() if h.raft.has_ready() or h.write or h.to_apply]
         if not busy:
             self.tick()
         else:
             host = self.rng.choice(busy)
             self.cluster.take_ready(host.id)
-            if host.write is not None and self.rng.random() < 0.8:
+            if host.write is not None and self.rng.random() < self.disk_speed:
                 self.cluster.finish_write(host.id)
             host.apply()
             self.checker.check([host])
@@ -224,14 +225,16 @@ class Schedule:
         for host in self.cluster.up():
             for _ in range(ELECTION_TICKS):
                 host.raft.tick()
-        for _ in range(2):
-            self.campaign()
+        for host in self.cluster.up():
+            if self.rng.random() < 0.7:
+                host.raft.campaign()
         self.checker.check(self.cluster.up())
 
     def crash(self) -> None:
-        # The most can be lost while a write is in flight.
+        # The most can be lost while a write is in flight, and most of all a vote.
         writing = [host for host in self.cluster.up() if host.write is not None]
-        host = self.rng.choice(writing) if writing else self._pick()
+        voting = [h for h in writing if h.write and h.write.hard_state and h.write.hard_state.vote]
+        host = self.rng.choice(voting or writing) if writing else self._pick()
         if host is not None:
             if host.write is not None and self.rng.random() < 0.5:
                 host.disk.apply(host.write)  # it became durable, and nobody was told
@@ -239,6 +242,8 @@ class Schedule:
             host.crash()
             self.checker.crashed(host.id)
             self.reached["crash"] += 1
+            if self.rng.random() < 0.5:
+                self.restart()
 
     def restart(self) -> None:
         for host in self.cluster.hosts.values():
