@@ -133,6 +133,13 @@ def join_batch(commands: Sequence[bytes]) -> bytes:
     return header + b"".join(commands)
 
 
+def count_commands(data: bytes) -> int:
+    """How many commands a batch made by `join_batch` holds, without decoding any."""
+    if data[0] == 0xDC:
+        return int.from_bytes(data[1:3], "big")
+    return data[0] & 0x0F
+
+
 def decode_batch(data: bytes) -> tuple[Command, ...]:
     """Inverse of `join_batch`. Raises ``msgspec.DecodeError`` on anything else."""
     return _BATCH_DECODER.decode(data)

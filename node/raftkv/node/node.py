@@ -16,12 +16,21 @@ of that write, and they leave when the write is done. Anything that can break a 
 a `Stop` effect; the process exits and recovery starts from what is on disk.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from raftkv.kv.commands import decode_outcome, encode_outcome, join_batch
-from raftkv.kv.environment import EngineFactory
+import msgspec
+
+from raftkv.kv.commands import (
+    count_commands,
+    decode_command,
+    decode_outcome,
+    encode_outcome,
+    join_batch,
+)
+from raftkv.kv.environment import EngineFactory, applied_index_fits
 from raftkv.kv.store import AppliedEntry, Store, StoreError
 from raftkv.node import views
 from raftkv.node.disk_tasks import DiskTasks
@@ -60,7 +69,9 @@ from raftkv.node.events import (
     WriteRequest,
 )
 from raftkv.node.founding import check_founding, founding_configuration
+from raftkv.node.hand_over import HandOver
 from raftkv.node.reads import Reads
+from raftkv.node.round_trips import RoundTrips
 from raftkv.node.settings import NodeSettings
 from raftkv.node.status import ClusterStatus, Status
 from raftkv.node.writes import Origin, PendingWrite, ReplyBook, Writes
@@ -68,6 +79,8 @@ from raftkv.raft import (
     Append,
     AppendResp,
     ConfState,
+    Entry,
+    EntryType,
     NodeId,
     ProposalDropped,
     RawNode,
@@ -86,6 +99,15 @@ _BULK_MESSAGES = (Append, AppendResp, ForwardWrites, ForwardReplies)
 # A forwarded write that the leader still holds is given back to its sender after this time.
 _FOREIGN_DEADLINE_SECONDS = 5.0
 _HAND_OVER_PAUSE_SECONDS = 1.0  # between two attempts to hand leadership on
+
+
+def _is_command(data: bytes) -> bool:
+    """Whether apply could decode this; in the log, anything else would stop every replica."""
+    try:
+        decode_command(data)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 class Rng(Protocol):
@@ -134,7 +156,7 @@ class Node:
         self._effects: list[Effect] = []
         self._outbox: dict[tuple[NodeId, Channel], list[PeerMessage]] = {}
         self._disk = DiskTasks(self._submit)
-        # The next five are for `views` to read; nobody else writes them.
+        # What has no underscore is for `views` to read; nobody else writes it.
         self.core: Core | None = None
         self.writes = Writes()
         self.reads = Reads(rng.getrandbits(48), retry_ticks=settings.election_ticks)
@@ -143,9 +165,9 @@ class Node:
         # Set while the identity file is being rewritten: the cluster is not known before it is.
         self._is_adopting = False
         self._bootstraps: list[BootstrapRequest] = []  # waiting for the founding entry's fsync
-        self.is_draining = False
-        self._drain_avoid: tuple[NodeId, ...] = ()
-        self._next_hand_over_at = float("-inf")
+        self.hand_over = HandOver()
+        self.round_trips = RoundTrips()
+        self._unapplied: list[Entry] = []  # committed, handed out by the core, not applied yet
         self._write_started_at: float | None = None  # of the WAL write in flight
         self.leader_seen_at: float | None = None
         self.is_caught_up = False
@@ -212,15 +234,16 @@ class Node:
         Raises nothing the caller could act on: what fails here is rebuilt at the next start.
         """
         if self.core is not None and not self.is_stopped:
-            self._engine_factory.close_clean(self.core.store.engine)
             self.is_stopped = True
+            with contextlib.suppress(StoreError):
+                self._engine_factory.close_clean(self.core.store.engine)
 
     # ---- recovery and founding --------------------------------------------------------------
 
     def _on_recovered(self, recovered: Recovered) -> None:
         store = Store(self._engine_factory.open())
-        last_index = recovered.entries[-1].index if recovered.entries else recovered.base.index
-        if not recovered.base.index <= store.applied_index <= last_index:
+        last_index = recovered.base.index + len(recovered.entries)
+        if not applied_index_fits(recovered.base.index, store.applied_index, last_index):
             # Rule 8: the engine contradicts the log, and the log is the truth.
             store = Store(self._engine_factory.rebuild())
         raft = RawNode(
@@ -285,8 +308,8 @@ class Node:
             self.leader_seen_at = self._now
         self._expire()
         self._watch_disk(core)
-        if self.is_draining and core.raft.role is Role.LEADER and core.raft.transferee is None:
-            self._hand_over(core)
+        if self.hand_over.is_draining:
+            self.hand_over.run(core.raft, self._now)
 
     def _on_frame(self, event: FrameReceived) -> None:
         core, frame = self.core, event.frame
@@ -313,6 +336,7 @@ class Node:
             elif isinstance(message, ForwardReplies):
                 self._on_forward_replies(message)
             elif message.sender == frame.sender:
+                self.round_trips.received(message, self._now)
                 core.raft.step(message)
             else:
                 self.counters.frames_dropped += 1
@@ -321,7 +345,7 @@ class Node:
         is_leader = core.raft.role is Role.LEADER
         for request_id, command in message.writes:
             origin = Origin(sender, message.incarnation, request_id)
-            if is_leader and not self._is_full():
+            if is_leader and not self._is_full() and _is_command(command):
                 deadline = self._now + _FOREIGN_DEADLINE_SECONDS
                 self.writes.hold(PendingWrite(request_id, command, deadline, origin))
             else:
@@ -375,10 +399,9 @@ class Node:
         self.reads.cancel(request.id)
 
     def _on_drain(self, request: DrainRequest) -> None:
-        self.is_draining = request.draining
-        self._drain_avoid = request.avoid
-        if request.draining and self.core is not None and self.core.raft.role is Role.LEADER:
-            self._hand_over(self.core)
+        self.hand_over.drain(request.avoid, draining=request.draining)
+        if request.draining and self.core is not None:
+            self.hand_over.run(self.core.raft, self._now)
         self._reply(request.id, Drained(request.draining))
 
     # ---- one turn ---------------------------------------------------------------------------
@@ -387,13 +410,13 @@ class Node:
         self._offer_writes(core)
         self._offer_reads(core)
         self._carry_out(core, core.raft.ready())
+        self._apply_slice(core)
         self._serve_reads(core)
         self._reply_book.flush(self._send)
-        if core.raft.has_ready() or self.reads.wants_round():
-            # Confirmed reads make room for the next round; a long commit is applied in slices.
-            self._offer_reads(core)
-            if core.raft.has_ready():
-                self._effects.append(Continue())
+        # The round that was just confirmed makes room for the next one.
+        self._offer_reads(core)
+        if self._unapplied or core.raft.has_ready():
+            self._effects.append(Continue())
 
     def _offer_writes(self, core: Core) -> None:
         """Give held writes to the log: this leader's own, or by the link to the leader."""
@@ -448,16 +471,27 @@ class Node:
             self._send(message.receiver, message)
         if ready.write is not None:
             self._start_write(core, ready.write)
-        if ready.committed_entries:
-            applied = core.store.apply(ready.committed_entries)
-            self.counters.entries_applied += len(applied)
-            for entry in applied:
-                self._settle_entry(entry)
-            core.raft.applied(core.store.applied_index)
+        self._unapplied += ready.committed_entries
         for read_state in ready.read_states:
             self.reads.confirm(read_state.context, read_state.index)
         for context in ready.reads_dropped:
             self.reads.abandon_round(context)
+
+    def _apply_slice(self, core: Core) -> None:
+        """Apply the next committed entries, as many as fit into one slice of the loop (rule 26)."""
+        if not self._unapplied:
+            return
+        commands, end = 0, 0
+        while end < len(self._unapplied) and commands < self.settings.slice_commands_max:
+            entry = self._unapplied[end]
+            commands += count_commands(entry.data) if entry.type is EntryType.NORMAL else 1
+            end += 1
+        applied = core.store.apply(self._unapplied[:end])
+        del self._unapplied[:end]
+        self.counters.entries_applied += len(applied)
+        for entry_applied in applied:
+            self._settle_entry(entry_applied)
+        core.raft.applied(core.store.applied_index)
 
     def _start_write(self, core: Core, write: Write) -> None:
         self._write_started_at = self._now
@@ -535,29 +569,8 @@ class Node:
         stalled_seconds = self._now - self._write_started_at
         if stalled_seconds > self.settings.disk_stall_exit_seconds:
             self._stop(f"the disk has not finished a write for {stalled_seconds:.0f} s")
-        elif (
-            stalled_seconds > self.settings.disk_stall_transfer_seconds
-            and core.raft.role is Role.LEADER
-            and core.raft.transferee is None
-        ):
-            self._hand_over(core)
-
-    def _hand_over(self, core: Core) -> None:
-        """Transfer leadership to the most caught-up voter, rather one that is not to be avoided.
-
-        Once a second at most: when every node drains, each would hand it on at once, and an
-        election every few milliseconds leaves no time for anything else.
-        """
-        if self._now < self._next_hand_over_at:
-            return
-        self._next_hand_over_at = self._now + _HAND_OVER_PAUSE_SECONDS
-        candidates = [
-            (peer in self._drain_avoid, -progress.match, peer)
-            for peer, progress in core.raft.progress.items()
-            if peer in core.raft.conf_state.voters and peer != core.raft.id
-        ]
-        if candidates:
-            core.raft.transfer_leader(min(candidates)[2])
+        elif stalled_seconds > self.settings.disk_stall_transfer_seconds:
+            self.hand_over.run(core.raft, self._now)
 
     # ---- small things -----------------------------------------------------------------------
 
@@ -592,6 +605,7 @@ class Node:
         self._effects.append(Reply(request_id, answer))
 
     def _send(self, receiver: NodeId, message: PeerMessage) -> None:
+        self.round_trips.sent(message, self._now)
         channel = Channel.BULK if isinstance(message, _BULK_MESSAGES) else Channel.CONTROL
         self._outbox.setdefault((receiver, channel), []).append(message)
 

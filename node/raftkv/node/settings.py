@@ -24,8 +24,10 @@ class NodeSettings:
     append_bytes_max: int = 1 << 20
     inflight_appends_max: int = 4
     uncommitted_bytes_max: int = 64 << 20
-    # One apply slice: about 2 ms of work at some 8 us a command (rule 26).
-    apply_bytes_max: int = 256 << 10
+    # What the core hands out to be applied at once, and how much of it one slice of the loop
+    # takes: about 2 ms of work at 4 to 8 us a command (rule 26).
+    apply_bytes_max: int = 1 << 20
+    slice_commands_max: int = 256
     segment_bytes: int = 64 << 20
 
     # Commands that one entry or one forwarded frame may gather.

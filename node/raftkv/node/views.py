@@ -72,7 +72,7 @@ def _starting(node: "Node") -> Status:
 def _state(node: "Node") -> State:
     if node.is_stopped:
         return State.FAILED
-    if node.is_draining:
+    if node.hand_over.is_draining:
         return State.DRAINING
     identity = node.identity
     if identity is None or identity.cluster_id is None:
@@ -141,6 +141,6 @@ def _member(node: "Node", member: Member) -> MemberStatus:
         match_index=match,
         lag_entries=None if match is None else max(0, raft.last_index - match),
         last_contact_seconds=contact,
-        rtt_seconds=None,
+        rtt_seconds=node.round_trips.seconds.get(member.id),
         healthy=healthy,
     )
