@@ -1,0 +1,100 @@
+"""`raftkv node`: flags, environment, and how a start that fails looks."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from raftkv.cli import node_command as module
+from raftkv.cli.node_command import node_command
+from raftkv.server.addresses import Address
+from raftkv.server.process import StartError
+from raftkv.server.settings import Flags, ServerSettings
+
+
+class Ran:
+    """Stands in for `process.run`."""
+
+    def __init__(self) -> None:
+        self.settings: ServerSettings | None = None
+        self.error: StartError | None = None
+
+    def __call__(self, settings: ServerSettings) -> int:
+        if self.error is not None:
+            raise self.error
+        self.settings = settings
+        return 0
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
+    made = Ran()
+    monkeypatch.setattr(module, "run", made)
+    return made
+
+
+def invoke(*arguments: str, **env: str) -> Result:
+    return CliRunner().invoke(node_command, arguments, env=env)
+
+
+def test_flags_reach_the_node(ran: Ran) -> None:
+    result = invoke("--data", "d", "--id", "n1", "--addr", "10.0.0.1:80", "--rebuild")
+    assert result.exit_code == 0, result.output
+    assert ran.settings is not None
+    assert ran.settings.name == "n1"
+    assert ran.settings.data == Path("d")
+    assert ran.settings.addr == Address("10.0.0.1", 80)
+    assert ran.settings.rebuild
+
+
+def test_each_flag_has_an_environment_variable(ran: Ran) -> None:
+    variables = {option.envvar for option in node_command.params if isinstance(option.envvar, str)}
+    assert variables == {f"RAFTKV_{name.upper()}" for name in Flags.__slots__}
+    result = invoke(
+        RAFTKV_DATA="d",
+        RAFTKV_ID="n7",
+        RAFTKV_HEARTBEAT_MS="100",
+        RAFTKV_ELECTION_MS="900",
+        RAFTKV_REBUILD="true",
+        RAFTKV_LOG_FORMAT="json",
+    )
+    assert result.exit_code == 0, result.output
+    assert ran.settings is not None
+    assert (ran.settings.name, ran.settings.heartbeat_ms, ran.settings.election_ms) == (
+        "n7",
+        100,
+        900,
+    )
+    assert ran.settings.rebuild
+    assert ran.settings.log_format == "json"
+
+
+def test_a_flag_wins_over_its_variable(ran: Ran) -> None:
+    assert invoke("--data", "d", "--id", "a", RAFTKV_ID="b").exit_code == 0
+    assert ran.settings is not None
+    assert ran.settings.name == "a"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "Missing option '--data'"),
+        (("--data", "d", "--no-such-flag"), "No such option"),
+        (("--data", "d", "--addr", "here"), "'here' is not HOST:PORT"),
+        (("--data", "d", "--election-ms", "100"), "less than three heartbeats"),
+        (("--data", "d", "--heartbeat-ms", "x"), "--heartbeat-ms"),
+        (("--data", "d", "--log-format", "xml"), "--log-format"),
+    ],
+)
+def test_wrong_usage_exits_with_2(ran: Ran, arguments: tuple[str, ...], says: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert says in result.output
+    assert ran.settings is None
+
+
+def test_a_start_that_fails_is_one_sentence(ran: Ran) -> None:
+    ran.error = StartError("cannot listen for clients at 127.0.0.1:7400: taken")
+    result = invoke("--data", "d")
+    assert result.exit_code == 1
+    assert result.output == "Error: cannot listen for clients at 127.0.0.1:7400: taken\n"
