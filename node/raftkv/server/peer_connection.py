@@ -92,9 +92,11 @@ async def open_outgoing(
             )
             connection.write((PREAMBLE, *encode(opening)))
             reply = await connection.reply
-    except BaseException:
+    except BaseException as error:
         if connection is not None:
             connection.abort()
+        if isinstance(error, TimeoutError):
+            raise TimeoutError(f"no answer within {CONNECT_SECONDS_MAX:g} s") from None
         raise
     if isinstance(reply, Refusal):
         connection.abort()

@@ -161,6 +161,7 @@ class PeerTransport:
         if is_up == peer.is_up or self._peers.get(peer.member.id) is not peer:
             return
         peer.is_up = is_up
+        peer.last_failure = ""
         _LOG.info("peer %s is %s", peer.member.name, "connected" if is_up else "disconnected")
         self._node.post(PeerUp(peer.member.id) if is_up else PeerDown(peer.member.id))
 
@@ -250,6 +251,7 @@ class _Peer:
     ) -> None:
         self.member = member
         self.is_up = False  # as last told to the node
+        self.last_failure = ""  # why it could not be reached, since it was up last
         self._cluster_id = cluster_id
         self.links = {
             channel: _Link(transport, self, channel, Hello(cluster_id, own_id, member.id, channel))
@@ -259,6 +261,12 @@ class _Peer:
     def is_changed(self, cluster_id: str, member: Member) -> bool:
         """Whether the links do not fit the member any more."""
         return (cluster_id, member.peer_url) != (self._cluster_id, self.member.peer_url)
+
+    def tell_failure(self, failure: str) -> None:
+        """Log why the peer cannot be reached: once, until the reason changes."""
+        if failure != self.last_failure:
+            self.last_failure = failure
+            _LOG.info("cannot reach %s at %s: %s", self.member.name, self.member.peer_url, failure)
 
     def close(self) -> None:
         for link in self.links.values():
@@ -275,7 +283,6 @@ class _Link:
         self._peer = peer
         self._hello = hello
         self.connection: Outgoing | None = None  # while it is up
-        self._last_failure = ""
         self._task = asyncio.get_running_loop().create_task(
             self._keep_connected(), name=f"link to {peer.member.name} {channel.name.lower()}"
         )
@@ -296,10 +303,9 @@ class _Link:
                     self._peer.member.peer_url, self._hello, self._owner.received
                 )
             except (OSError, ProtocolError, ValueError) as error:
-                self._tell_failure(error)
+                self._peer.tell_failure(str(error) or type(error).__name__)
             else:
                 failures = 0
-                self._last_failure = ""
                 self.connection = connection
                 try:
                     self._owner.link_changed(self._peer)
@@ -310,11 +316,3 @@ class _Link:
                 self._owner.link_changed(self._peer)
             await asyncio.sleep(self._owner.retry_seconds(failures))
             failures += 1
-
-    def _tell_failure(self, error: Exception) -> None:
-        """Log why the peer cannot be reached: once, until the reason changes."""
-        failure = str(error) or type(error).__name__
-        if failure != self._last_failure:
-            self._last_failure = failure
-            member = self._peer.member
-            _LOG.info("cannot reach %s at %s: %s", member.name, member.peer_url, failure)
