@@ -497,3 +497,14 @@ async def test_small_frames_leave_at_once_and_dead_peers_are_found(start: StartH
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
+
+
+async def test_a_peer_that_accepts_and_says_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its process is stopped, say: the kernel still accepts for it."""
+    monkeypatch.setattr(peer_connection, "CONNECT_SECONDS_MAX", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
+            await probe(f"127.0.0.1:{port}", 1)
