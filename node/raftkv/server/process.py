@@ -35,6 +35,7 @@ from raftkv.server.http.routes import Listener
 from raftkv.server.logs import LogContext, configure_logging
 from raftkv.server.metrics import Metrics
 from raftkv.server.settings import ServerSettings
+from raftkv.server.timed_engine import TimedEngineFactory
 from raftkv.storage.errors import StorageError
 from raftkv.storage.os_disk import OsDisk
 
@@ -89,7 +90,11 @@ class NodeProcess:
             force_rebuild=settings.rebuild,
         )
         self._driver = Driver(
-            Node(node_settings, engine_factory, self._rng),
+            Node(
+                node_settings,
+                TimedEngineFactory(engine_factory, self._metrics.apply_seconds.observe),
+                self._rng,
+            ),
             self._disk,
             self._metrics,
             self._rng,
