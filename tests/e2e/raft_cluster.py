@@ -58,9 +58,11 @@ class RaftCluster:
         self.kubectl.delete("raftkvcluster", self.name, "-n", self.namespace, seconds=seconds)
         wait_until("the pods are gone", self._require_no_pods, seconds=seconds)
 
-    def delete_claims(self) -> None:
-        """Delete the volumes, for good."""
-        self.kubectl.delete("pvc", "-n", self.namespace, "-l", self.selector)
+    def discard(self) -> None:
+        """Delete it and its claims, without waiting: nothing of it is needed any more."""
+        where = ("-n", self.namespace, "--wait=false")
+        self.kubectl("delete", "raftkvcluster", self.name, *where)
+        self.kubectl("delete", "pvc", "-l", self.selector, *where)
 
     def object(self) -> JsonObject:
         """The object as it is now."""

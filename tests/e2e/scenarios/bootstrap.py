@@ -38,8 +38,7 @@ def operator_killed(suite: Suite, *, point: str) -> None:
     cluster.put("key", point)
     if cluster.get("key") != point:
         raise E2EError("what was written is not read")
-    cluster.delete()
-    cluster.delete_claims()
+    cluster.discard()
 
 
 def target_lost(suite: Suite) -> None:
@@ -62,8 +61,7 @@ def target_lost(suite: Suite) -> None:
     cluster.apply()
     cluster.wait_settled()
     _check_one_cluster(cluster)
-    cluster.delete()
-    cluster.delete_claims()
+    cluster.discard()
 
 
 def founder_lost(suite: Suite) -> None:
@@ -85,8 +83,7 @@ def founder_lost(suite: Suite) -> None:
     cluster.wait_condition("Degraded", "True", seconds=30)
     _require_steady(cluster, {None, recorded["clusterID"]}, recorded["clusterID"])
     cluster.put("key", "value")
-    cluster.delete()
-    cluster.delete_claims()
+    cluster.discard()
 
 
 def _wait_known(cluster: RaftCluster, cluster_id: str, pods: list[str]) -> None:
