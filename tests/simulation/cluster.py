@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
-from raftkv.kv.memory_engine import MemoryEngineFactory
 from raftkv.node.events import (
     Answer,
     BootstrapRequest,
@@ -27,6 +27,7 @@ from raftkv.node.settings import NodeSettings
 from raftkv.raft.messages import Member, NodeId
 from raftkv.storage.disk import DiskError, DiskResult
 from tests.simulation.disk import SimDisk
+from tests.simulation.engines import SimulatedEngines, make_engines
 from tests.simulation.network import Network, Weather
 from tests.simulation.world import World
 
@@ -60,11 +61,11 @@ class Process:
 class Machine:
     """A disk that survives its processes."""
 
-    def __init__(self, name: str, tick_seconds: float) -> None:
+    def __init__(self, name: str, tick_seconds: float, engines: SimulatedEngines) -> None:
         self.name = name
         self.tick_seconds = tick_seconds
         self.disk = SimDisk()
-        self.engines = MemoryEngineFactory()
+        self.engines = engines
         self.process: Process | None = None
         self.member_id: NodeId | None = None
 
@@ -77,8 +78,12 @@ class Machine:
 class Cluster:
     """Machines, their network, and the hooks of the checkers."""
 
-    def __init__(self, world: World, size: int, climate: Climate) -> None:
+    def __init__(
+        self, world: World, size: int, climate: Climate, lmdb_directory: Path | None = None
+    ) -> None:
+        """``lmdb_directory``: where the nodes keep their stores; None: in memory."""
         self.world = world
+        self._lmdb_directory = lmdb_directory
         self.climate = climate
         self.network = Network(world, climate.weather)
         self.machines = [self._make_machine(number) for number in range(size)]
@@ -90,7 +95,8 @@ class Cluster:
 
     def _make_machine(self, number: int) -> Machine:
         skew = self.world.rng.uniform(-self.climate.tick_skew, self.climate.tick_skew)
-        return Machine(f"n{number + 1}", 0.02 * (1 + skew))
+        name = f"n{number + 1}"
+        return Machine(name, 0.02 * (1 + skew), make_engines(self._lmdb_directory, name))
 
     # ---- processes --------------------------------------------------------------------------
 

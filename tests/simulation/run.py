@@ -5,10 +5,12 @@ all machines come back, the network heals, and every client's operation must end
 must stand, and all replicas must reach the same state.
 """
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from raftkv.node.events import Answer, Bootstrapped, Effect
 from raftkv.raft.messages import NodeId
@@ -20,6 +22,7 @@ from tests.simulation.workload import Clients
 from tests.simulation.world import World
 
 CLIENTS = 4
+LMDB_EVERY = 10  # seeds that are a multiple of it run the real LMDB adapter
 HEAL_SECONDS_MAX = 30.0
 
 
@@ -39,27 +42,31 @@ class Report:
 def run(seed: int, events_max: int) -> Report:
     """Run one seed. Raises `InvariantError`, with the end of the trace, when a promise breaks."""
     world = World(seed)
-    try:
-        return _Run(world, events_max).run()
-    except AssertionError as error:
-        tail = "\n".join(world.recent[-50:])
-        message = f"seed {seed}: {error}\nthe last lines of the trace:\n{tail}"
-        raise InvariantError(message) from error
+    with tempfile.TemporaryDirectory(prefix="raftkv-simulation-") as directory:
+        lmdb_directory = Path(directory) if seed % LMDB_EVERY == 0 else None
+        try:
+            return _Run(world, events_max, lmdb_directory).run()
+        except AssertionError as error:
+            tail = "\n".join(world.recent[-50:])
+            message = f"seed {seed}: {error}\nthe last lines of the trace:\n{tail}"
+            raise InvariantError(message) from error
 
 
 class _Run:
-    def __init__(self, world: World, events_max: int) -> None:
+    def __init__(self, world: World, events_max: int, lmdb_directory: Path | None) -> None:
         self.world = world
         self.events_max = events_max
         self.reached: Counter[str] = Counter()
         rng = world.rng
         size = rng.choices((1, 2, 3, 5), (5, 5, 70, 20))[0]
-        self.cluster = Cluster(world, size, self._draw_climate())
+        self.cluster = Cluster(world, size, self._draw_climate(), lmdb_directory)
         self.invariants = Invariants(self.cluster)
         self.clients = Clients(self.cluster, CLIENTS)
         faults = [self._kill, self._lose_power, self._pause, self._partition, self._kill_all]
         # Swarm testing: each seed leaves some kinds of faults out, so that others get further.
         self.faults = [fault for fault in faults if world.chance(0.6)]
+        if lmdb_directory is not None:
+            self.reached["LMDB"] += 1
         self.fault_seconds_max = rng.choice((0.3, 1.0, 3.0))
         # Crashes while votes are on their way: where a lost vote or a lost tail does its harm.
         self.election_crash = rng.choice((0.0, 0.2, 0.8))
