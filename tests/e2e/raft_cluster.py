@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tests.e2e.client import Client
+from tests.e2e.client import Answer, Client
 from tests.e2e.kubectl import E2EError, JsonObject, Kubectl, NotYetError, wait_until
 
 CLIENT_PORT = 7400
@@ -197,18 +197,29 @@ class RaftCluster:
 
     def put(self, key: str, value: str) -> None:
         """Write through the client Service, from the client pod."""
-        answer = self.client.request("PUT", f"{self.endpoint}/v1/kv/{key}", value)
+        answer = self._request("PUT", key, value)
         if answer.status not in (200, 201):
             raise E2EError(f"PUT {key}: {answer.status} {answer.body}")
 
     def get(self, key: str) -> str | None:
         """Read through the client Service; None when there is no such key."""
-        answer = self.client.request("GET", f"{self.endpoint}/v1/kv/{key}")
+        answer = self._request("GET", key)
         if answer.status == 404 and "x-raftkv-revision" in answer.headers:
             return None
         if answer.status != 200:
             raise E2EError(f"GET {key}: {answer.status} {answer.body}")
         return answer.body
+
+    def _request(self, method: str, key: str, body: str = "") -> Answer:
+        """Ask the Service; each machine learns of a new one or of its new pods a moment later."""
+
+        def require_connection() -> Answer:
+            answer = self.client.request(method, f"{self.endpoint}/v1/kv/{key}", body)
+            if answer.status == 0 and "ConnectionRefused" in answer.body:
+                raise NotYetError(answer.body)
+            return answer
+
+        return wait_until(f"{self.endpoint} accepts connections", require_connection, seconds=5)
 
 
 def is_ready(pod: JsonObject) -> bool:
