@@ -1,18 +1,26 @@
 """The orderly end of a node: when it may stop serving (operator design, rule 15).
 
-From the first moment the node says that it is not ready, while its listeners stay open and every
-answer closes its connection; a leader hands leadership on. `drain` returns when the process may
-close its sockets: the time that endpoints need to forget this node has passed, nothing is in
-flight, and it leads nobody any more (or hand-over turned out to be impossible).
+    serving    From the first moment the node says that it is not ready and every answer closes
+               its connection, but its listeners stay open, because endpoints need time to forget
+               it; a leader hands leadership on. Ends when that time has passed and the node leads
+               nobody any more (or hand-over turned out to be impossible).
+    finishing  The listeners are closed, so clients that come back go elsewhere; whoever is
+               connected is still answered. Ends when nothing is in flight.
+
+Called by `raftkv.server.process`, which closes everything else when `drain` returns. Both phases
+end in bounded time, before Kubernetes would kill the pod.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from raftkv.node.events import Drained, Failure
 from raftkv.node.status import ClusterStatus, Status
+
+_LOG: Final = logging.getLogger(__name__)
 
 # Kubernetes kills after 60 s (terminationGracePeriodSeconds): whatever is in flight, end before.
 DRAIN_SECONDS_LIMIT: Final = 50.0
@@ -20,6 +28,8 @@ DRAIN_SECONDS_LIMIT: Final = 50.0
 HAND_OVER_SECONDS_MAX: Final = 3.0
 # How long requests in flight are waited for after somebody asked twice.
 HURRY_SECONDS_MAX: Final = 2.0
+# What connected just before the listeners closed gets so long to say what it wants.
+FINISH_SECONDS_MIN: Final = 0.1
 POLL_SECONDS: Final = 0.05
 
 
@@ -27,23 +37,35 @@ POLL_SECONDS: Final = 0.05
 class Moment:
     """What there is to know when it is asked whether the node may stop serving."""
 
-    drained_seconds: float  # since the drain began
+    told_seconds: float  # since the process was told to end
+    # Since the drain began: before the process was told, if an administrator asked for it.
+    drained_seconds: float
+    finishing_seconds: float | None  # since the listeners were closed; None: they are open
     hurried_seconds: float | None  # since a second signal came; None: none did
     in_flight: int  # requests and answers that have not left
     is_leader: bool
     has_peers: bool  # other voters, one of which could lead
 
 
-def may_end(moment: Moment, drain_seconds: float) -> bool:
+def may_stop_listening(moment: Moment, drain_seconds: float) -> bool:
     """Whether the node may close its listeners now."""
-    if moment.drained_seconds >= DRAIN_SECONDS_LIMIT:
+    if moment.hurried_seconds is not None or moment.told_seconds >= DRAIN_SECONDS_LIMIT:
         return True
-    if moment.hurried_seconds is not None:
-        return moment.in_flight == 0 or moment.hurried_seconds >= HURRY_SECONDS_MAX
-    if moment.drained_seconds < drain_seconds or moment.in_flight:
+    if moment.drained_seconds < drain_seconds:
         return False
     leads_others = moment.is_leader and moment.has_peers
     return not leads_others or moment.drained_seconds >= drain_seconds + HAND_OVER_SECONDS_MAX
+
+
+def may_end(moment: Moment) -> bool:
+    """Whether the node may close its connections now."""
+    if moment.finishing_seconds is None:
+        return False
+    if moment.told_seconds >= DRAIN_SECONDS_LIMIT:
+        return True
+    if moment.hurried_seconds is not None and moment.hurried_seconds >= HURRY_SECONDS_MAX:
+        return True
+    return moment.in_flight == 0 and moment.finishing_seconds >= FINISH_SECONDS_MIN
 
 
 class DrainingNode(Protocol):
@@ -89,28 +111,48 @@ class Hurry:
             self.since = asyncio.get_running_loop().time()
 
 
-async def drain(
-    node: DrainingNode, in_flight: Callable[[], int], drain_seconds: float, hurry: Hurry
-) -> None:
-    """Take the node out of service; returns when its listeners may be closed.
+class Listeners(Protocol):
+    """What a drain needs of the HTTP listeners."""
 
-    ``in_flight`` counts what the HTTP listeners still owe. The time counts from an earlier start
-    of the drain, if an administrator asked for one.
+    def in_flight(self) -> int:
+        """Requests, and answers that have not left this process."""
+        ...
+
+    def close(self) -> None:
+        """Accept no further connection; those that exist go on."""
+        ...
+
+
+async def drain(
+    node: DrainingNode, listeners: Listeners, drain_seconds: float, hurry: Hurry
+) -> None:
+    """Take the node out of service; returns when its connections may be closed.
+
+    ``drain_seconds`` counts from an earlier start of the drain, if an administrator asked for
+    one. A node that never was ready does not wait: nobody was ever sent to it.
     """
     clock = asyncio.get_running_loop().time
-    started_at = clock()
-    await node.drain(draining=True)
-    if node.draining_since is not None:
-        started_at = node.draining_since
+    told_at = clock()
+    finishing_at: float | None = None
+    if not node.status().caught_up:
+        drain_seconds = 0.0
+    _LOG.info("draining for %g s", drain_seconds)
     while not node.stopped.done():
+        if node.draining_since is None:  # also when somebody undoes it meanwhile
+            await node.drain(draining=True)
         now = clock()
         moment = Moment(
-            drained_seconds=now - started_at,
+            told_seconds=now - told_at,
+            drained_seconds=now - (node.draining_since or now),
+            finishing_seconds=None if finishing_at is None else now - finishing_at,
             hurried_seconds=None if hurry.since is None else now - hurry.since,
-            in_flight=in_flight() + node.pending_count,
+            in_flight=listeners.in_flight() + node.pending_count,
             is_leader=node.status().role == "leader",
             has_peers=len(node.cluster().voters) > 1,
         )
-        if may_end(moment, drain_seconds):
+        if finishing_at is None and may_stop_listening(moment, drain_seconds):
+            listeners.close()
+            finishing_at = now
+        elif may_end(moment):
             return
         await asyncio.sleep(POLL_SECONDS)

@@ -187,16 +187,20 @@ class Driver:
         self._tick_timer = self._loop.call_at(self._tick_due_at, self._on_tick_timer)
         await self._until(lambda: self._node.identity is not None)
 
-    async def close(self) -> None:
-        """Take nothing in any more, let the disk finish, and close the node cleanly.
+    def refuse_requests(self) -> None:
+        """Take nothing in any more. To be followed by `close`.
 
         What is still pending is answered STOPPED, or UNKNOWN if it is a write.
         """
         self._is_closing = True
+        self._fail_pending()
+
+    async def close(self) -> None:
+        """Refuse requests, let the disk finish, and close the node cleanly."""
+        self.refuse_requests()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         await self.transport.close()
-        self._fail_pending()
         await self._until(lambda: self._disk.is_idle and not self._is_turn_scheduled)
         self._disk.close()
         if not self.stopped.done():
@@ -380,7 +384,8 @@ class Driver:
         self, request: WriteRequest | ReadRequest | BootstrapRequest | DrainRequest
     ) -> Any:  # noqa: ANN401 - the type of the answer follows the type of the request
         """The node's answer to ``request``; when cancelled, the node is told to forget it."""
-        if len(self._pending) >= self._pending_requests_max:
+        is_of_client = isinstance(request, WriteRequest | ReadRequest)
+        if is_of_client and len(self._pending) >= self._pending_requests_max:
             return Failure(FailureCode.OVERLOADED, "too many requests are in flight on this node")
         if self._is_closing or self.stopped.done():
             return Failure(FailureCode.STOPPED, "the node is stopping")

@@ -102,8 +102,7 @@ class NodeProcess:
             pending_requests_max=node_settings.pending_requests_max,
             on_role=self._on_role,
         )
-        self._http: list[HttpServer] = []
-        self._sockets: list[asyncio.Server] = []
+        self._listeners = _HttpListeners()
         # Set by the first signal to the seconds that the drain is to take; the next one hurries.
         self._told_to_end: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._hurry = Hurry()
@@ -122,8 +121,7 @@ class NodeProcess:
                 )
                 if not stopped.done():
                     seconds = self._told_to_end.result()
-                    _LOG.info("draining for %g s", seconds)
-                    await drain(self._driver, self._in_flight, seconds, self._hurry)
+                    await drain(self._driver, self._listeners, seconds, self._hurry)
                 starting.cancel()
         finally:
             await self._close()
@@ -162,12 +160,7 @@ class NodeProcess:
         settings = self._settings.http_settings()
         server = create_server(listener, self._driver, settings, self._metrics, host=address.host)
         with _explain_bind(what, address):
-            self._sockets.append(
-                await asyncio.get_running_loop().create_server(
-                    server, address.host, address.port, backlog=LISTEN_BACKLOG
-                )
-            )
-        self._http.append(server)
+            await self._listeners.add(server, address)
 
     def _lock_data(self) -> None:
         try:
@@ -227,9 +220,6 @@ class NodeProcess:
             leader = self._driver.status().leader_name or f"member {change.leader:016x}"
             _LOG.info("%s in term %d, led by %s", change.role, change.term, leader)
 
-    def _in_flight(self) -> int:
-        return sum(server.in_flight for server in self._http)
-
     def _watch_loop(self) -> None:
         """Show where the process hangs if the loop does not come back here for long.
 
@@ -258,14 +248,44 @@ class NodeProcess:
     # ---- end --------------------------------------------------------------------------------
 
     async def _close(self) -> None:
-        for server in self._http:
-            server.close_idle_connections()
-        for sockets in self._sockets:
-            sockets.close()
-        await asyncio.gather(*(server.shutdown(CLOSE_SECONDS_MAX) for server in self._http))
+        self._listeners.close()
+        # Whoever is still waiting gets an answer, while there are connections to send it on.
+        self._driver.refuse_requests()
+        await self._listeners.end_connections()
         await self._driver.close()
         self._disk.close()
         faulthandler.cancel_dump_traceback_later()
+
+
+class _HttpListeners:
+    """All HTTP listeners of the process, their sockets and their connections."""
+
+    def __init__(self) -> None:
+        self._servers: list[HttpServer] = []
+        self._sockets: list[asyncio.Server] = []
+
+    async def add(self, server: HttpServer, address: Address) -> None:
+        """Serve connections to ``address``. Raises OSError."""
+        sockets = await asyncio.get_running_loop().create_server(
+            server, address.host, address.port, backlog=LISTEN_BACKLOG
+        )
+        self._sockets.append(sockets)
+        self._servers.append(server)
+
+    def in_flight(self) -> int:
+        """See `raftkv.server.drain.Listeners`."""
+        return sum(server.in_flight for server in self._servers)
+
+    def close(self) -> None:
+        """See `raftkv.server.drain.Listeners`."""
+        for sockets in self._sockets:
+            sockets.close()
+
+    async def end_connections(self) -> None:
+        """Close the idle connections at once and the others after their answer, or soon."""
+        for server in self._servers:
+            server.close_idle_connections()
+        await asyncio.gather(*(server.shutdown(CLOSE_SECONDS_MAX) for server in self._servers))
 
 
 @contextmanager
