@@ -229,6 +229,21 @@ async def test_faults_row_42_requests_beyond_the_bound_are_refused_at_once(
     await until("none", lambda: driver.pending_count == 0)
 
 
+async def test_an_overloaded_node_can_be_drained(setting: Setting) -> None:
+    """Of all nodes: refused, it would stay ready and lead until it is killed."""
+    node = FakeNode(
+        react=lambda event: (
+            [Reply(event.id, Drained(event.draining))] if isinstance(event, DrainRequest) else []
+        )
+    )
+    driver = setting.driver(node, pending_requests_max=1)
+    waiting = asyncio.ensure_future(driver.write(b"", 5.0))
+    await until("a request", lambda: driver.pending_count == 1)
+    assert await driver.drain(draining=True) == Drained(draining=True)
+    waiting.cancel()
+    await until("none", lambda: driver.pending_count == 0)
+
+
 # ---- the disk -------------------------------------------------------------------------------
 
 
