@@ -8,7 +8,8 @@ from tests.e2e.scenario import Scenario
 from tests.e2e.scenarios.install import apply_example, write_and_read
 from tests.e2e.suite import CLUSTERS_NAMESPACE, Suite
 
-_GONE_SECONDS = 60.0
+# Kubernetes itself looks at a namespace whose claims are not gone yet only every 15 s.
+_GONE_SECONDS = 120.0
 
 
 def delete_and_return(suite: Suite) -> None:
