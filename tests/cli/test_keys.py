@@ -193,7 +193,7 @@ def test_help_and_version() -> None:
 def test_as_a_process_its_output_is_the_value_alone(driver: FakeDriver) -> None:
     driver.items[b"k"] = Item(b"k", b"\x00\xff\n", 1, 1, 1)
     done = subprocess.run(
-        [sys.executable, "-m", "raftkv.cli.main", "get", "k"],
+        [sys.executable, "-m", "raftkv", "get", "k"],
         capture_output=True,
         timeout=30,
         check=False,

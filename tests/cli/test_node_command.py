@@ -1,5 +1,7 @@
 """`raftkv node`: flags, environment, and how a start that fails looks."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,33 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
 
 def invoke(*arguments: str, **env: str) -> Result:
     return CliRunner().invoke(node_command, arguments, env=env)
+
+
+_SIGNAL_AT_THE_FIRST_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "raftkv.cli":
+            assert not {"aiohttp", "click"} & sys.modules.keys()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["raftkv", "node", "--help"]
+from raftkv.__main__ import main
+main()
+"""
+
+
+def test_operator_rule_15_a_signal_is_heard_before_anything_is_imported() -> None:
+    """Else process 1 of a container, which has no default for it, would never end."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _SIGNAL_AT_THE_FIRST_IMPORT],
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
 def test_flags_reach_the_node(ran: Ran) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 
-COMMAND = (sys.executable, "-m", "raftkv.cli.main")
+COMMAND = (sys.executable, "-m", "raftkv")
 _POLL_SECONDS = 0.02
 _PORTS = range(15_000, 30_000)
 _LOG_TAIL_LINES = 25

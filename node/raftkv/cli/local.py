@@ -70,7 +70,7 @@ class LocalNode:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "raftkv.cli.main",
+                "raftkv",
                 *self.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

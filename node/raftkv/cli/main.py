@@ -34,7 +34,7 @@ RAFTKV_ENDPOINTS names others.
 )
 @click.version_option(package_name="raftkv", prog_name="raftkv")
 def main() -> None:
-    """Entry point of the installed command."""
+    """Called by `raftkv.__main__`."""
 
 
 for _command in (
@@ -47,6 +47,3 @@ for _command in (
     status_command,
 ):
     main.add_command(_command)
-
-if __name__ == "__main__":
-    main()
