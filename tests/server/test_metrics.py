@@ -85,6 +85,17 @@ def test_refused_peers_are_counted_by_reason() -> None:
     assert samples(metrics)[name, ("wrong_cluster",)] == 2
 
 
+def test_dropped_frames_are_counted_where_they_are_dropped() -> None:
+    metrics = Metrics()
+    dropped = [3]
+    metrics.watch_frames_dropped({"not_sent": lambda: dropped[0], "not_ours": lambda: 1})
+    name = "raftkv_peer_frames_dropped_total"
+    assert samples(metrics)[name, ("not_sent",)] == 3
+    dropped[0] = 8
+    assert samples(metrics)[name, ("not_sent",)] == 8
+    assert samples(metrics)[name, ("not_ours",)] == 1
+
+
 def test_labels_are_bounded_whatever_clients_send() -> None:
     metrics = Metrics()
     for number in range(1000):

@@ -6,6 +6,7 @@ counted twice. Labels never come from keys: every label value is from a closed s
 of series is bounded. Names are a contract (API contract, 'Metrics').
 """
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -16,6 +17,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 
 from raftkv.node.events import RoleChanged
@@ -124,6 +126,10 @@ class Metrics:
             registry=registry,
         )
 
+    def watch_frames_dropped(self, sources: Mapping[str, Callable[[], int]]) -> None:
+        """Show at each scrape what the ``sources`` counted, each under its reason. Call once."""
+        self.registry.register(_FramesDropped(sources))
+
     def count_peer_refused(self, reason: str) -> None:
         """A peer connection was cut; ``reason`` is from the transport's closed set."""
         self._peers_refused.labels(reason).inc()
@@ -176,6 +182,22 @@ class Metrics:
             if member.lag_entries is not None:
                 self._peer_lag_entries.labels(member.name).set(member.lag_entries)
         return generate_latest(self.registry)
+
+
+class _FramesDropped:
+    """A counter whose parts are kept where frames are dropped, on the way of every message."""
+
+    def __init__(self, sources: Mapping[str, Callable[[], int]]) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Called by the registry."""
+        family = CounterMetricFamily(
+            "raftkv_peer_frames_dropped", "Frames of peers not handed on", labels=["reason"]
+        )
+        for reason, count in self._sources.items():
+            family.add_metric([reason], count())
+        yield family
 
 
 _GAUGES: Final = {

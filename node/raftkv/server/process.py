@@ -89,18 +89,25 @@ class NodeProcess:
             None if settings.runtime_dir is None else str(settings.runtime_dir),
             force_rebuild=settings.rebuild,
         )
-        self._driver = Driver(
-            Node(
-                node_settings,
-                TimedEngineFactory(engine_factory, self._metrics.apply_seconds.observe),
-                self._rng,
-            ),
+        node = Node(
+            node_settings,
+            TimedEngineFactory(engine_factory, self._metrics.apply_seconds.observe),
+            self._rng,
+        )
+        self._driver = driver = Driver(
+            node,
             self._disk,
             self._metrics,
             self._rng,
             tick_seconds=node_settings.tick_seconds,
             pending_requests_max=node_settings.pending_requests_max,
             on_role=self._on_role,
+        )
+        self._metrics.watch_frames_dropped(
+            {
+                "not_sent": lambda: driver.transport.frames_dropped,
+                "not_ours": lambda: node.counters.frames_dropped,
+            }
         )
         self._listeners = _HttpListeners()
         # Set by the first signal to the seconds that the drain is to take; the next one hurries.
