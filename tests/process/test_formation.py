@@ -26,7 +26,7 @@ async def test_a_wiped_founder_founds_no_second_cluster(tmp_path: Path) -> None:
         wiped = await status(cluster, founder)
         assert (wiped["state"], wiped["cluster_id"]) == ("uninitialised", None)
         assert wiped["member_id"] != before["member_id"]
-        assert f"add it as member {wiped['member_id']}" in founder.log.read_text()
+        assert f"does not list this node ({wiped['member_id']})" in founder.log.read_text()
         for node in others:
             assert (await status(cluster, node))["cluster_id"] == before["cluster_id"]
         assert founder.log.read_text().count("which does not list this node") == 1

@@ -1,7 +1,7 @@
 """What goes into the node class and what comes out: values only (node design, rule 1).
 
 `Node.handle(events, now)` takes all inputs of one loop turn and returns effects. The asyncio
-shell (`raftkv.server.shell`) turns sockets, timers and disk threads into events and performs the
+shell (`raftkv.server.driver`) turns sockets, timers and disk threads into events and performs the
 effects; the simulation does the same in virtual time with the same class.
 """
 
@@ -169,7 +169,7 @@ Event = (
 
 
 class FailureCode(IntEnum):
-    """Why a request was not answered as asked. The HTTP mapping is in `raftkv.server.render`."""
+    """Why a request was not answered as asked. As HTTP: `raftkv.server.http.problems`."""
 
     NO_LEADER = 1  # not committed; the deadline passed without a leader to ask
     UNKNOWN = 2  # the write may have reached the log and may or may not take effect

@@ -86,9 +86,9 @@ def _refuse_known_cluster(
         if reply.cluster_id is not None and reply.lists_sender is False:
             return Refuse(
                 f"{peer.describe()} belongs to cluster {reply.cluster_id}, which does not list "
-                f"this node; no second one is founded. If this node replaces one that lost its "
-                f"disk, add it as member {own.member_id:016x} (POST {reply.client_url}"
-                "/v1/cluster/members) and remove the lost member"
+                f"this node ({own.member_id:016x}); no second one is founded. If the data of a "
+                "member is still somewhere, start this node with it as --data; a member whose "
+                "data is lost cannot be replaced by this version, and the others go on without it"
             )
     return None
 
