@@ -142,3 +142,16 @@ async def test_it_ends_when_all_nodes_did(local: Local) -> None:
     os.kill(pid, signal.SIGKILL)
     assert local.process.wait(15) == 1
     assert "all nodes have ended" in local.text()
+
+
+async def test_no_node_is_left_behind_when_it_is_killed(local: Local) -> None:
+    data = local.directory / "data"
+    local.start("--port", str(free_ports(3)), "--data", str(data))
+    await local.wait_for("Ctrl-C stops everything")
+    local.process.kill()
+
+    async def have_stopped() -> bool | None:
+        logs = [(data / f"n{number}.log").read_text().rstrip() for number in (1, 2, 3)]
+        return all("stopped" in log.splitlines()[-1] for log in logs) or None
+
+    await wait_until("all nodes ended, in order", have_stopped, 10)

@@ -2,7 +2,8 @@
 
 Starts one `raftkv node` process per member, tells what happens to them, and stops them all at
 the end. It restarts nothing: a killed node stays down, because watching the others go on is what
-many people start it for. The nodes are ordinary processes; this one only watches.
+many people start it for. The nodes are ordinary processes; this one only watches. They end with
+it, also when it is killed.
 """
 
 import asyncio
@@ -72,7 +73,9 @@ class LocalNode:
                 "-m",
                 "raftkv",
                 *self.arguments,
-                stdin=asyncio.subprocess.DEVNULL,
+                # However this process ends, the pipe closes, and no node is left behind.
+                "--stop-at-eof",
+                stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 # A Ctrl-C at the terminal is for this process, which then stops the nodes.

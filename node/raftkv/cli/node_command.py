@@ -98,6 +98,11 @@ def _flag(name: str, **attributes: Any) -> Callable[[F], F]:  # noqa: ANN401 - c
     type=click.Path(path_type=Path),
     help="Directory that does not outlive a reboot.  [default: the system's]",
 )
+@_flag(
+    "--stop-at-eof",
+    is_flag=True,
+    help="End as at Ctrl-C when standard input ends: for whoever starts nodes as children.",
+)
 @_flag("--log-format", type=click.Choice(FORMATS), default="text", show_default=True)
 @_flag("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 def node_command(**flags: Any) -> None:  # noqa: ANN401 - typed by `Flags`

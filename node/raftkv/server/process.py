@@ -145,6 +145,23 @@ class NodeProcess:
         loop.add_signal_handler(signal.SIGTERM, self._on_signal, self._settings.drain_seconds)
         # Somebody at a terminal: no endpoints to wait for.
         loop.add_signal_handler(signal.SIGINT, self._on_signal, 0.0)
+        if self._settings.stop_at_eof:
+            self._watch_stdin(sys.stdin.fileno())
+
+    def _watch_stdin(self, descriptor: int) -> None:
+        """Its writing end closes when whoever started this process is gone, even by SIGKILL."""
+        loop = asyncio.get_running_loop()
+
+        def on_readable() -> None:
+            try:
+                has_more = bool(os.read(descriptor, 4096))
+            except OSError:
+                has_more = False
+            if not has_more:
+                loop.remove_reader(descriptor)
+                self._on_signal(0.0)
+
+        loop.add_reader(descriptor, on_readable)
 
     def _on_signal(self, drain_seconds: float) -> None:
         if self._told_to_end.done():

@@ -52,6 +52,7 @@ class Flags:
     max_value_bytes: int = VALUE_BYTES_MAX_DEFAULT
     rebuild: bool = False
     runtime_dir: Path | None = None
+    stop_at_eof: bool = False
     log_format: str = "text"
     log_level: str = "info"
 
@@ -71,6 +72,7 @@ class ServerSettings:
     data: Path
     runtime_dir: Path | None  # None: the system's directory for temporary files
     rebuild: bool  # discard the state machine's store and rebuild it from the log
+    stop_at_eof: bool  # end when standard input ends
     heartbeat_ms: int
     election_ms: int
     drain_seconds: float
@@ -150,6 +152,7 @@ def _resolve(flags: Flags, hostname: str) -> ServerSettings:
         data=flags.data,
         runtime_dir=flags.runtime_dir,
         rebuild=flags.rebuild,
+        stop_at_eof=flags.stop_at_eof,
         heartbeat_ms=flags.heartbeat_ms,
         election_ms=flags.election_ms,
         drain_seconds=flags.drain_seconds,
