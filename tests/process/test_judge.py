@@ -15,11 +15,13 @@ pytestmark = pytest.mark.process
 
 
 async def test_local_reads_of_a_healthy_cluster_are_found_stale(tmp_path: Path) -> None:
-    async with Cluster(tmp_path) as cluster:
-        async with Load(cluster.urls, pause_seconds=0.0, consistency="local") as load:
-            # The search sees one key at a time, so it may need more evidence than the witness.
-            await wait_until("the witness", lambda: refused(find_revision_violation, load), 30.0)
-            await wait_until("the search", lambda: refused(find_violation, load), 30.0)
+    async with (
+        Cluster(tmp_path) as cluster,
+        Load(cluster.urls, pause_seconds=0.0, consistency="local") as load,
+    ):
+        # The search sees one key at a time, so it may need more evidence than the witness.
+        await wait_until("the witness", lambda: refused(find_revision_violation, load), 30.0)
+        await wait_until("the search", lambda: refused(find_violation, load), 30.0)
 
 
 async def refused(find: Callable[[list[Operation]], Violation | None], load: Load) -> bool | None:
