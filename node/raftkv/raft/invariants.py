@@ -1,7 +1,7 @@
 """What must hold of one node at any time, and between any two moments of its life.
 
 Called by `raftkv.raft.rawnode.RawNode` after every call when ``Config.check_invariants`` is set,
-as it is in all tests and under ``RAFTKV_CHECK=1``. A failure is a bug: AssertionError. What only
+as it is in the tests and in the simulation. A failure is a bug: AssertionError. What only
 shows in a whole cluster (election safety, log matching, ...) is checked by the tests.
 
 Source: LogCabin's ``RaftConsensusInvariants.cc`` with its checkBasic and checkDelta.
