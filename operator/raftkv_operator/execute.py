@@ -1,7 +1,8 @@
-"""Perform actions, one after the other; stop at the first that fails.
+"""Perform actions, one after the other.
 
 Called by `raftkv_operator.reconcile`. Decides nothing. What an action found to be different from
-what its pass had seen is an error here and a new look in the next pass.
+what its pass had seen is an error here and a new look in the next pass. An object that the API
+server refuses is reported and does not hold back the others; any other failure ends the pass.
 """
 
 import logging
@@ -38,7 +39,8 @@ from raftkv_operator.lease import Gate
 from raftkv_operator.node_client import BootstrapTarget, Nodes
 from raftkv_operator.objects import JsonObject, Kind
 from raftkv_operator.plan import Problem
-from raftkv_operator.resources import OWNED_KINDS, POD
+from raftkv_operator.repair_limit import REPAIR_INTERVAL_SECONDS, RepairLimit
+from raftkv_operator.resources import OWNED_KINDS, POD, STATEFUL_SET
 from raftkv_operator.watch import Caches
 
 logger = logging.getLogger(__name__)
@@ -47,11 +49,11 @@ EVENT = Kind("v1", "Event", "events")
 _OWNED = {kind.name: kind for kind in OWNED_KINDS}
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
-    """How far a list of actions came."""
+class Outcome(Struct, kw_only=True):
+    """What became of a list of actions; filled while they are performed."""
 
-    done: int = 0
-    problem: Problem | None = None  # why it stopped, when the user should know
+    performed: list[Action] = []
+    problems: list[Problem] = []  # what the user should know
     is_stale: bool = False  # it stopped because the pass had seen something outdated
 
 
@@ -66,6 +68,7 @@ class Executor:
         nodes: Nodes,
         clusters: Clusters,
         gate: Gate,
+        repair_limit: RepairLimit,
         failpoints: Failpoints,
     ) -> None:
         self._kube = kube
@@ -73,35 +76,55 @@ class Executor:
         self._nodes = nodes
         self._clusters = clusters
         self._gate = gate
+        self._repair_limit = repair_limit
         self._failpoints = failpoints
 
     async def execute(
         self, body: JsonObject, actions: Sequence[Action], *, now: datetime
     ) -> Outcome:
         """Perform ``actions`` for the cluster read as ``body``."""
-        for done, action in enumerate(actions):
+        outcome = Outcome()
+        has_refusal = False
+        for action in actions:
             if not self._gate.is_open:
-                return Outcome(done=done, is_stale=True)
-            logger.log(
-                logging.DEBUG if isinstance(action, WriteStatus) else logging.INFO,
-                "%s/%s: %s",
-                *cluster_key(body),
-                describe(action),
-            )
-            self._failpoints.reach(f"before:{action.point}")
+                outcome.is_stale = True
+                break
+            if isinstance(action, Apply):
+                if has_refusal and _starts_pods(action):
+                    continue  # no pod starts without its settings and its network policy
+                if self._repair_limit.is_contested(action):
+                    outcome.problems.append(_contested(action))
+                if not self._repair_limit.take(action):
+                    continue
             try:
                 await self._perform(body, action, now)
             except ConflictError as error:
                 logger.info("%s/%s: seen too late: %s", *cluster_key(body), error)
                 await self._refresh(body)
-                return Outcome(done=done, is_stale=True)
+                outcome.is_stale = True
+                break
             except (KubeError, NodeError) as error:
                 logger.warning("%s/%s: %s failed: %s", *cluster_key(body), action.point, error)
-                return Outcome(done=done, problem=_problem(action, error))
-            self._failpoints.reach(f"after:{action.point}")
-        return Outcome(done=len(actions))
+                outcome.problems.append(_problem(action, error))
+                if not _is_about_the_object(action, error):
+                    break
+                has_refusal = True
+            else:
+                outcome.performed.append(action)
+        return outcome
 
     async def _perform(self, body: JsonObject, action: Action, now: datetime) -> None:
+        logger.log(
+            logging.DEBUG if isinstance(action, WriteStatus) else logging.INFO,
+            "%s/%s: %s",
+            *cluster_key(body),
+            describe(action),
+        )
+        self._failpoints.reach(f"before:{action.point}")
+        await self._call(body, action, now)
+        self._failpoints.reach(f"after:{action.point}")
+
+    async def _call(self, body: JsonObject, action: Action, now: datetime) -> None:
         namespace = body["metadata"]["namespace"]
         match action:
             case Apply(item=item, live_uid=live_uid):
@@ -195,6 +218,25 @@ class Executor:
             self._clusters.put(await self._kube.get(names.CLUSTER_KIND, *key))
         except KubeError as error:
             logger.debug("%s/%s: %s", *key, error)
+
+
+def _starts_pods(action: Apply) -> bool:
+    return action.item["kind"] == STATEFUL_SET.name and action.live_uid is None
+
+
+def _is_about_the_object(action: Action, error: Exception) -> bool:
+    """Whether only this object is refused, so that the others are worth a try."""
+    is_object = isinstance(action, Apply | Delete)
+    return is_object and isinstance(error, RejectedError | ForbiddenError)
+
+
+def _contested(action: Apply) -> Problem:
+    kind, name = action.item["kind"], action.item["metadata"]["name"]
+    return Problem(
+        "Contested",
+        f"{kind} {name} was changed again soon after it was repaired; it is repaired at most "
+        f"every {REPAIR_INTERVAL_SECONDS:g} s. Does another operator or controller manage it?",
+    )
 
 
 def _problem(action: Action, error: Exception) -> Problem:

@@ -31,6 +31,7 @@ from raftkv_operator.metrics import Metrics, build_app
 from raftkv_operator.node_client import HttpNodes
 from raftkv_operator.objects import JsonObject
 from raftkv_operator.reconcile import Reconciler
+from raftkv_operator.repair_limit import RepairLimit
 from raftkv_operator.resources import OWNED_KINDS, POD, POD_MONITOR
 from raftkv_operator.watch import Caches
 from raftkv_operator.work_queue import WorkQueue
@@ -82,6 +83,7 @@ async def operate(settings: Settings, failpoints: Failpoints) -> None:
             nodes=nodes,
             clusters=clusters,
             gate=lease,
+            repair_limit=RepairLimit(time.monotonic),
             failpoints=failpoints,
         )
         reconciler = Reconciler(

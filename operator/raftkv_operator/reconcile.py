@@ -4,7 +4,7 @@ Called by the work queue, for one cluster at a time. Level-triggered: what woke 
 does not matter, and nothing is remembered from pass to pass.
 
 1. Nothing happens on a stale view: the caches must follow their watches, the Lease must be held.
-2. Observe objects, pods and nodes. 3. Plan, purely. 4. Execute, in order, up to a first failure.
+2. Observe objects, pods and nodes. 3. Plan, purely. 4. Execute, in order.
 5. Write the status and post Events, only where they differ from the last.
 """
 
@@ -96,14 +96,14 @@ class Reconciler:
         outcome = await self._executor.execute(body, planned.actions, now=now)
         if outcome.is_stale:
             return STALE_SECONDS
-        if any(isinstance(item, RecordBootstrap) for item in planned.actions[: outcome.done]):
+        if any(isinstance(item, RecordBootstrap) for item in outcome.performed):
             return 0.0  # the record is acted on only after it was read again (rule 1)
-        failures = () if outcome.problem is None else (outcome.problem,)
+        failures = tuple(outcome.problems)
         status = build_status(cluster, observed, planned, failures, _rfc3339(now))
         self._metrics.report(cluster, status)
         if not await self._report(body, cluster.status, status, now):
             return STALE_SECONDS
-        if outcome.problem is not None:
+        if outcome.problems:
             self._metrics.reconcile_errors_total.inc()
             return FAILED_SECONDS
         if planned.actions:
@@ -127,7 +127,7 @@ class Reconciler:
         uid = body["metadata"]["uid"]
         actions: list[Action] = [*events_between(uid, last, status), WriteStatus(status)]
         outcome = await self._executor.execute(body, actions, now=now)
-        return outcome.done == len(actions)
+        return len(outcome.performed) == len(actions)
 
 
 def _rfc3339(time: datetime) -> str:

@@ -250,6 +250,60 @@ async def test_refused_object_is_reported_in_the_words_of_the_api_server(world: 
     healthy(world)
 
 
+async def test_refused_object_does_not_hold_back_the_repair_of_the_others(world: World) -> None:
+    world.apply_cluster()
+    operator = world.operator()
+    await world.settle(operator)
+    refused = RefusedError(403, "Forbidden", "no such right")
+    world.kubernetes.refusals["PATCH networkpolicies/demo"] = refused
+    world.kubernetes.remove("networkpolicies", "demo")
+    world.kubernetes.remove("services", "demo")
+    item = world.kubernetes.get("statefulsets", "demo")
+    assert item is not None
+    world.kubernetes.put("statefulsets", {**item, "spec": {**item["spec"], "replicas": 0}})
+    await operator.see()
+    await operator.reconcile()
+    repaired = world.kubernetes.get("statefulsets", "demo")
+    assert repaired is not None
+    assert repaired["spec"]["replicas"] == 3
+    assert world.kubernetes.get("services", "demo") is not None
+    assert world.condition("Degraded") == ("True", "Forbidden")
+
+
+async def test_no_pod_starts_without_its_settings(world: World) -> None:
+    world.apply_cluster()
+    refused = RefusedError(422, "Invalid", "too long")
+    world.kubernetes.refusals["PATCH configmaps/demo-config"] = refused
+    operator = world.operator()
+    await operator.see()
+    await operator.reconcile()
+    assert world.kubernetes.get("statefulsets", "demo") is None
+    assert world.kubernetes.get("networkpolicies", "demo") is not None
+    del world.kubernetes.refusals["PATCH configmaps/demo-config"]
+    await world.settle(operator)
+    healthy(world)
+
+
+async def test_two_operators_do_not_write_against_each_other_without_end(world: World) -> None:
+    """Each admits itself to the admin port, so each finds the other's network policy wrong."""
+    world.apply_cluster()
+    both = world.operator("one"), world.operator("two")
+    await world.settle(both[0])
+    del world.kubernetes.requests[:]
+    for number in range(60):
+        for operator in both:
+            operator.clock = float(number)
+            await operator.see()
+            await operator.reconcile()
+    assert world.kubernetes.requests.count("PATCH networkpolicies/demo") <= 2 * 6
+    assert world.condition("Degraded") == ("True", "Contested")
+    for seconds in (60.0, 90.0):
+        both[0].clock = seconds
+        await world.settle(both[0])
+    healthy(world)
+    assert world.condition("Degraded") == ("False", "Healthy")
+
+
 async def test_rule_14_forbidden_is_reported_not_retried(world: World) -> None:
     world.apply_cluster()
     text = "PATCH configmaps/demo-config"

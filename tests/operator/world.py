@@ -20,6 +20,7 @@ from raftkv_operator.kube import Kube
 from raftkv_operator.metrics import Metrics
 from raftkv_operator.objects import JsonObject
 from raftkv_operator.reconcile import Reconciler
+from raftkv_operator.repair_limit import RepairLimit
 from raftkv_operator.resources import OWNED_KINDS, POD, POD_MONITOR
 from raftkv_operator.watch import Caches
 from tests.operator.examples import body
@@ -59,7 +60,15 @@ class OpenGate:
 class Operator:
     """One operator process: its own caches and view, none of which survive it."""
 
-    def __init__(self, kubernetes: FakeKubernetes, kube: Kube, nodes: FakeNodes, name: str) -> None:
+    def __init__(
+        self,
+        kubernetes: FakeKubernetes,
+        kube: Kube,
+        nodes: FakeNodes,
+        name: str,
+        own_namespace: str,
+    ) -> None:
+        self.clock = 0.0  # monotonic, in seconds
         self.failpoints = CrashingFailpoints()
         self.gate = OpenGate()
         self.clusters = Clusters()
@@ -80,12 +89,13 @@ class Operator:
                 nodes=nodes,
                 clusters=self.clusters,
                 gate=self.gate,
+                repair_limit=RepairLimit(lambda: self.clock),
                 failpoints=self.failpoints,
             ),
             metrics=self.metrics,
             new_cluster_id=lambda: self._draw(name),
             now=lambda: datetime(2026, 11, 21, 10, tzinfo=UTC),
-            operator_namespace="raftkv-system",
+            operator_namespace=own_namespace,
         )
 
     def crash_at(self, point: str) -> None:
@@ -122,10 +132,11 @@ class World:
         self.nodes = FakeNodes(lambda pod: kubernetes.get("pods", pod) is not None)
         self._operators = 0
 
-    def operator(self) -> Operator:
+    def operator(self, own_namespace: str = "raftkv-system") -> Operator:
         """A new operator process."""
         self._operators += 1
-        return Operator(self.kubernetes, self.kube, self.nodes, f"id{self._operators}")
+        name = f"id{self._operators}"
+        return Operator(self.kubernetes, self.kube, self.nodes, name, own_namespace)
 
     def apply_cluster(self, **spec: Any) -> None:
         """Create or change the cluster `demo`."""
