@@ -156,6 +156,19 @@ def test_nothing_listens() -> None:
     assert failed.stderr == f"Error: cannot connect to {NOBODY}: connection refused\n"
 
 
+@pytest.mark.parametrize("command", [("get", "k"), ("status",)])
+def test_somebody_new_is_told_how_to_start(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("RAFTKV_ENDPOINTS", raising=False)
+    monkeypatch.setattr(common, "_LOCAL_ENDPOINTS", (NOBODY,))
+    failed = raftkv(*command)
+    assert failed.exit_code == 1
+    assert failed.stderr.splitlines()[1:] == [
+        "Start a cluster here with `raftkv local`, or name a node with --endpoint."
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

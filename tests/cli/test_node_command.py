@@ -109,7 +109,7 @@ def test_a_flag_wins_over_its_variable(ran: Ran) -> None:
     [
         ((), "Missing option '--data'"),
         (("--data", "d", "--no-such-flag"), "No such option"),
-        (("--data", "d", "--addr", "here"), "'here' is not HOST:PORT"),
+        (("--data", "d", "--addr", "here"), "--addr: 'here' is not HOST:PORT"),
         (("--data", "d", "--election-ms", "100"), "less than three heartbeats"),
         (("--data", "d", "--heartbeat-ms", "x"), "--heartbeat-ms"),
         (("--data", "d", "--log-format", "xml"), "--log-format"),

@@ -143,6 +143,12 @@ async def test_when_nothing_listens_anywhere_it_says_so_at_once() -> None:
         assert loop.time() - started_at < 5
 
 
+async def test_a_name_without_an_address_is_said_in_words() -> None:
+    async with KvClient(["http://nosuch.invalid:7400"]) as client:
+        with pytest.raises(UnreachableError, match=r"no address is known for nosuch\.invalid"):
+            await client.get(b"k")
+
+
 async def test_a_write_that_was_not_committed_is_tried_elsewhere() -> None:
     refusing = FakeDriver(failure=Failure(FailureCode.NO_LEADER, "no leader"))
     async with serving(refusing) as first, serving() as second, client_of(first, second) as client:
@@ -259,6 +265,18 @@ async def test_a_proxys_error_page_says_nothing_about_a_write() -> None:
         with pytest.raises(RequestFailedError, match="502"):
             await client.get(b"k")
         assert len(server.requests) > 2  # a read is safe to repeat
+
+
+async def test_a_server_that_failed_at_a_read_has_changed_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(*_: object) -> Failure:
+        raise AssertionError("a bug")
+
+    async with serving() as served, client_of(served) as client:
+        monkeypatch.setattr(served.driver, "read", fail)
+        with pytest.raises(RequestFailedError, match="the server failed"):
+            await client.get(b"k")
 
 
 async def test_some_other_servers_success_is_not_ours() -> None:

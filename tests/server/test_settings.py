@@ -104,7 +104,7 @@ def test_bare_peers_name_the_node_after_its_address() -> None:
         ({"drain_seconds": 41.0}, "--drain-seconds"),
         ({"drain_seconds": float("nan")}, "--drain-seconds"),
         ({"max_value_bytes": 0}, "--max-value-bytes"),
-        ({"addr": "7400"}, "'7400' is not HOST:PORT"),
+        ({"addr": "7400"}, "--addr: '7400' is not HOST:PORT"),
         ({"addr": ":7400"}, "':7400' is not HOST:PORT"),
         ({"addr": "::1:7400"}, "brackets"),
         ({"addr": "h:0"}, "port"),

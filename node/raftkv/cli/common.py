@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import click
 
-from raftkv.client.errors import ClientError, ConditionFailedError
+from raftkv.client.errors import ClientError, ConditionFailedError, UnreachableError
 from raftkv.client.http import KvClient, parse_endpoint
 
 # Where `raftkv local` serves.
@@ -70,8 +70,16 @@ class Session:
             return asyncio.run(with_client())
         except ConditionFailedError as error:
             raise ConditionError(f"the condition does not hold: {error}") from None
+        except UnreachableError as error:
+            raise CommandError(f"{error}{self.hint()}") from None
         except ClientError as error:
             raise CommandError(str(error)) from None
+
+    def hint(self) -> str:
+        """What to add when nothing answers: somebody new may not know where it looked."""
+        if self.endpoints != _LOCAL_ENDPOINTS:
+            return ""
+        return "\nStart a cluster here with `raftkv local`, or name a node with --endpoint."
 
 
 def client_options(command: Command) -> Command:

@@ -50,7 +50,7 @@ def status_command(session: Session) -> None:
         case Form.TABLE:
             Console().print(_table(answers))
     if all("error" in answer for answer in answers):
-        raise CommandError(str(answers[0]["error"]))
+        raise CommandError(f"{answers[0]['error']}{session.hint()}")
 
 
 async def _status(client: KvClient, index: int) -> JsonObject:

@@ -1,7 +1,7 @@
 """How a call of the client library can fail.
 
 ClientError                 anything below; its text is one sentence for a person
-├── UnreachableError        no endpoint could be connected to: nothing was sent
+├── UnreachableError        no endpoint could be connected to, or none answered a read
 ├── RequestFailedError      a node answered with a problem; a write did not take effect
 │   └── ConditionFailedError    if_match or create_only did not hold
 └── OutcomeUnknownError     a write may or may not have taken effect, now or later
@@ -13,7 +13,7 @@ class ClientError(Exception):
 
 
 class UnreachableError(ClientError):
-    """No endpoint could be connected to; nothing was sent."""
+    """No endpoint could be connected to, or none answered a read: nothing was changed."""
 
 
 class RequestFailedError(ClientError):

@@ -117,7 +117,10 @@ async def _never_resend(
         return await handler(request)
     except aiohttp.ClientConnectorError as error:
         code = error.os_error.errno
-        reason = os.strerror(code).lower() if code else str(error.os_error)
+        if isinstance(error, aiohttp.ClientConnectorDNSError):  # its numbers are not of the system
+            reason = f"no address is known for {request.url.host}"
+        else:
+            reason = os.strerror(code).lower() if code else str(error.os_error)
         raise _NotSentError(f"{request.url.origin()}: {reason}") from error
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _InterruptedError(str(error) or type(error).__name__) from error
@@ -345,7 +348,7 @@ def _failure(answer: _Answer, *, is_write: bool) -> ClientError:
         if is_write:
             return OutcomeUnknownError(_unknown(detail))
         return RequestFailedError(detail, status=answer.status, code="foreign_answer")
-    if problem.outcome == "unknown":
+    if problem.outcome == "unknown" and is_write:
         return OutcomeUnknownError(_unknown(problem.detail))
     if answer.status == 412:
         tag = answer.headers.get("ETag")

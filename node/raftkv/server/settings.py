@@ -130,12 +130,10 @@ def resolve(flags: Flags, hostname: str) -> ServerSettings:
 
 def _resolve(flags: Flags, hostname: str) -> ServerSettings:
     _check_numbers(flags)
-    addr = parse_address(flags.addr)
-    peer_addr = (
-        _default_peer_addr(addr) if flags.peer_addr is None else parse_address(flags.peer_addr)
-    )
-    admin_addr = None if flags.admin_addr is None else parse_address(flags.admin_addr)
-    metrics_addr = None if flags.metrics_addr is None else parse_address(flags.metrics_addr)
+    addr = _address("--addr", flags.addr)
+    peer_addr = _optional_address("--peer-addr", flags.peer_addr) or _default_peer_addr(addr)
+    admin_addr = _optional_address("--admin-addr", flags.admin_addr)
+    metrics_addr = _optional_address("--metrics-addr", flags.metrics_addr)
     _check_distinct(addr, peer_addr, admin_addr, metrics_addr)
     name, peers, advertise_peer = _resolve_peers(flags, peer_addr, hostname)
     if _NAME.fullmatch(name) is None:
@@ -160,6 +158,17 @@ def _resolve(flags: Flags, hostname: str) -> ServerSettings:
         log_format=flags.log_format,
         log_level=flags.log_level,
     )
+
+
+def _address(flag: str, text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise SettingsError(f"{flag}: {error}") from None
+
+
+def _optional_address(flag: str, text: str | None) -> Address | None:
+    return None if text is None else _address(flag, text)
 
 
 def _check_numbers(flags: Flags) -> None:
@@ -196,7 +205,7 @@ def _resolve_peers(
     flags: Flags, peer_addr: Address, hostname: str
 ) -> tuple[str, PeerList | None, Address]:
     """The node's name, its peers, and where they find it."""
-    given = None if flags.advertise_peer is None else parse_address(flags.advertise_peer)
+    given = _optional_address("--advertise-peer", flags.advertise_peer)
     if given is not None and given.is_wildcard:
         raise SettingsError(f"--advertise-peer {given} is no address that a peer could reach")
     advertised = given or _reachable(peer_addr, hostname)
@@ -226,7 +235,7 @@ def _reachable(address: Address, hostname: str) -> Address:
 def _client_url(given: str | None, default: Address) -> str:
     if given is None:
         return f"http://{default}"
-    address = parse_address(given.removeprefix("http://").removesuffix("/"))
+    address = _address("--advertise-client", given.removeprefix("http://").removesuffix("/"))
     if address.is_wildcard:
         raise SettingsError(f"--advertise-client {given} is no address that a client could reach")
     return f"http://{address}"
