@@ -65,6 +65,16 @@ def test_a_node_alone_founds_at_once() -> None:
     assert decide(alone, own, {}) == Found((Member(1, "n1", "h1:7401", "http://h1:7400"),))
 
 
+def test_a_second_node_of_the_founders_name_founds_nothing() -> None:
+    """Started with a copied command line, it would gather the same peers for another cluster."""
+    everybody = {N2: reply(N2), N3: reply(N3)}
+    decided = verdict({N1: reply(N1, member_id=77), **everybody})
+    assert isinstance(decided, Refuse)
+    assert decided.reason.startswith("another node answers at h1:7401")
+    for own in (reply(N1), None):  # not every network lets a node reach itself
+        assert isinstance(verdict({N1: own, **everybody}), Found)
+
+
 @pytest.mark.parametrize("own", [N2, N3])
 def test_the_others_never_found(own: ListedPeer) -> None:
     replies = {peer: reply(peer) for peer in (N1, N2, N3) if peer != own}
@@ -213,6 +223,18 @@ async def test_the_cluster_is_founded_once_when_the_last_peer_comes_up(
     assert [member.id for member in members] == [1, 2, 3]
     assert len(cluster_id) == 32
     assert int(cluster_id, 16)
+
+
+async def test_a_node_also_asks_who_answers_at_its_own_address(network: Network) -> None:
+    network.replies = {f"h{n}:7401": reply(peer) for n, peer in ((2, N2), (3, N3))}
+    network.replies["h1:7401"] = reply(N1, member_id=77)
+    node = FormingNode()
+    forming = run(node)
+    await until("some rounds", lambda: network.rounds > 5)
+    assert node.calls == []
+    network.replies["h1:7401"] = reply(N1)
+    await forming
+    assert len(node.calls) == 1
 
 
 async def test_a_failed_bootstrap_is_tried_again_with_the_same_cluster_id(

@@ -1,8 +1,8 @@
 """How the nodes of one `--peers` list become a cluster without anybody's help.
 
 Owns the safety rules of the API contract ('Command line'): exactly one node of a list may found,
-the one that sorts first, and only when *every* listed node has just answered that it belongs to
-no cluster and was given the same list. So a node that lost its disk, and starts again with the
+the one that sorts first, and only when *every* other listed node has just answered that it belongs
+to no cluster and was given the same list. So a node that lost its disk, and starts again with the
 old command line, never founds a second cluster beside the one it was a member of: its peers know
 the first. Whoever is not the founder waits to be contacted by it.
 
@@ -57,8 +57,20 @@ Verdict = Wait | Found | Refuse
 def decide(
     peers: PeerList, own: ProbeReply, replies: Mapping[ListedPeer, ProbeReply | None]
 ) -> Verdict:
-    """What to do, given what each of the others answered just now; None is silence."""
-    answered = [(peer, reply) for peer, reply in replies.items() if reply is not None]
+    """What to do, given what each listed node answered just now; None is silence.
+
+    ``replies`` has the answer at this node's own address too: where another process answers, two
+    nodes have the same name or address, and each of them could take itself for the founder.
+    """
+    at_own_address = replies.get(peers.own)
+    if at_own_address is not None and at_own_address.member_id != own.member_id:
+        return Refuse(
+            f"another node answers at {peers.own.address}, which is to be this one's address; "
+            "give each node its own --id and --advertise-peer"
+        )
+    answered = [
+        (peer, reply) for peer, reply in replies.items() if reply is not None and peer != peers.own
+    ]
     refusal = _refuse_known_cluster(own, answered) or _refuse_contradiction(peers, own, answered)
     if refusal is not None:
         return refusal
@@ -174,8 +186,8 @@ async def form_cluster(
         assert own is not None, "formation begins after recovery"
         replies = dict(
             zip(
-                peers.others,
-                await asyncio.gather(*(_ask(peer, own.member_id) for peer in peers.others)),
+                peers.entries,
+                await asyncio.gather(*(_ask(peer, own.member_id) for peer in peers.entries)),
                 strict=True,
             )
         )
