@@ -508,3 +508,19 @@ async def test_a_peer_that_accepts_and_says_nothing_is_given_up(
         port = silent.getsockname()[1]
         with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
             await probe(f"127.0.0.1:{port}", 1)
+
+
+async def test_who_tries_for_ever_fills_a_metric_and_not_the_log(
+    start: StartHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two links of every peer knock at a node that lost its disk, each twice a second."""
+    host = await start(2)
+    host.refused.clear()
+    for port, reason in ((1, Refused.SILENT), (2, Refused.SILENT), (3, Refused.CHECKSUM)):
+        host.transport.refused(reason, ("10.0.0.1", port), "cut")
+    assert host.refused == [Refused.SILENT, Refused.SILENT, Refused.CHECKSUM]
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.split()[3:] for message in told] == [
+        ["1)", "cut", "(silent):", "cut"],
+        ["3)", "cut", "(checksum):", "cut"],
+    ]

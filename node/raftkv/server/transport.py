@@ -41,6 +41,8 @@ QUEUE_BYTES_MAX: Final = {Channel.BULK: 32 << 20, Channel.CONTROL: 1 << 20}
 RETRY_SECONDS_MIN: Final = 0.05
 RETRY_SECONDS_MAX: Final = 0.5
 SWEEP_SECONDS: Final = 1.0
+# A refusal of one kind is logged once in this time: who is refused usually tries for ever.
+TELL_AGAIN_SECONDS: Final = 30.0
 # Connections of which it is not known yet who is at the other end.
 STRANGERS_MAX: Final = 256
 
@@ -86,6 +88,8 @@ class PeerTransport:
         self._server: asyncio.Server | None = None
         self._answer_probe: Callable[[NodeId], ProbeReply | None] = lambda _: None
         self._sweep_timer: asyncio.TimerHandle | None = None
+        # When a refusal of this kind was logged last; bounded, as the reasons are.
+        self._told_at: dict[Refused, float] = {}
         #: Frames not sent because the peer was not connected or its queue was full.
         self.frames_dropped = 0
 
@@ -166,9 +170,12 @@ class PeerTransport:
         self._node.post(PeerUp(peer.member.id) if is_up else PeerDown(peer.member.id))
 
     def refused(self, reason: Refused, origin: object, detail: str) -> None:
-        """Count and tell that a connection from ``origin`` was cut."""
+        """Count and, not too often, tell that a connection from ``origin`` was cut."""
         self._count_refused(reason)
-        _LOG.warning("connection from %s cut (%s): %s", origin, reason.value, detail)
+        now = self._loop.time()
+        if now - self._told_at.get(reason, float("-inf")) >= TELL_AGAIN_SECONDS:
+            self._told_at[reason] = now
+            _LOG.warning("connection from %s cut (%s): %s", origin, reason.value, detail)
 
     def check_hello(self, hello: Hello) -> tuple[Refused, str] | None:
         """Why the connection is not for this node, or None (rule 15).
