@@ -399,6 +399,25 @@ async def test_an_exception_in_the_node_stops_it_for_good(setting: Setting) -> N
     assert await driver.stopped == "internal error: AssertionError: match went back"
 
 
+async def test_close_does_not_wait_for_a_disk_that_hangs(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "DISK_SECONDS_MAX", 0.05)
+    release = threading.Event()
+
+    def perform(_: DiskOps) -> list[DiskResult]:
+        assert release.wait(10)
+        return []
+
+    node = FakeNode(starting=[SYNC])
+    driver = setting.driver(node, FakeDisk(perform))
+    await driver.start()
+    async with asyncio.timeout(5):
+        assert not await driver.close()
+    assert not node.is_closed, "half a write is no clean end"
+    release.set()
+
+
 async def test_close_lets_the_disk_finish_before_it_closes_the_node(setting: Setting) -> None:
     release = threading.Event()
     done: list[str] = []

@@ -55,6 +55,8 @@ _LOG: Final = logging.getLogger(__name__)
 
 # A probe of liveness fails when the disk has not answered for so long (API contract, /livez).
 STUCK_SECONDS: Final = 30.0
+# How long the end of the process waits for the disk; with a drain before, less than Kubernetes'.
+DISK_SECONDS_MAX: Final = 5.0
 
 
 class IdentityView(Protocol):
@@ -195,16 +197,26 @@ class Driver:
         self._is_closing = True
         self._fail_pending()
 
-    async def close(self) -> None:
-        """Refuse requests, let the disk finish, and close the node cleanly."""
+    async def close(self) -> bool:
+        """Refuse requests, let the disk finish, and close the node cleanly.
+
+        Returns whether the disk is at rest. One that does not finish is left as it is: the next
+        start recovers, as after a crash.
+        """
         self.refuse_requests()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         await self.transport.close()
-        await self._until(lambda: self._disk.is_idle and not self._is_turn_scheduled)
+        try:
+            async with asyncio.timeout(DISK_SECONDS_MAX):
+                await self._until(lambda: self._disk.is_idle and not self._is_turn_scheduled)
+        except TimeoutError:
+            _LOG.warning("the disk has not finished for %g s: not waiting", DISK_SECONDS_MAX)
+            return False
         self._disk.close()
         if not self.stopped.done():
             self._node.close()
+        return True
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for a turn after which ``condition`` holds, or for the node to stop."""

@@ -276,8 +276,8 @@ class NodeProcess:
         # Whoever is still waiting gets an answer, while there are connections to send it on.
         self._driver.refuse_requests()
         await self._listeners.end_connections()
-        await self._driver.close()
-        self._disk.close()
+        if await self._driver.close():
+            self._disk.close()  # else the lock goes with the process, and its last write
         faulthandler.cancel_dump_traceback_later()
 
 
