@@ -12,10 +12,11 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from raftkv_operator import names
 from raftkv_operator.actions import Action, RecordBootstrap, WriteStatus
 from raftkv_operator.api import Status, parse_cluster, parse_status, to_json
-from raftkv_operator.clusters import ClusterKey, Clusters
-from raftkv_operator.errors import InvalidSpecError
+from raftkv_operator.clusters import ClusterKey, Clusters, cluster_key
+from raftkv_operator.errors import InvalidSpecError, NotFoundError
 from raftkv_operator.execute import Executor
 from raftkv_operator.kube import Kube
 from raftkv_operator.lease import Gate
@@ -93,6 +94,8 @@ class Reconciler:
             operator_namespace=self._operator_namespace,
             new_cluster_id=self._new_cluster_id(),
         )
+        if planned.actions and not await self._is_alive(body):
+            return None
         outcome = await self._executor.execute(body, planned.actions, now=now)
         if outcome.is_stale:
             return STALE_SECONDS
@@ -109,6 +112,25 @@ class Reconciler:
         if planned.actions:
             return STALE_SECONDS  # see what they led to
         return None if planned.wait is None else planned.wait.seconds
+
+    async def _is_alive(self, body: JsonObject) -> bool:
+        """Whether the cluster still exists; forget it if not.
+
+        A watch that had to list anew tells nothing of what vanished meanwhile. Acting for a
+        deleted cluster would start its pods again, on the claims it left.
+        """
+        key = cluster_key(body)
+        try:
+            live = await self._kube.get(names.CLUSTER_KIND, *key)
+        except NotFoundError:
+            logger.info("%s/%s was deleted while nobody watched", *key)
+            self._clusters.remove(key)
+            self._metrics.forget(key)
+            return False
+        if live["metadata"]["uid"] != body["metadata"]["uid"]:
+            self._clusters.put(live)  # deleted and made again: the next pass is about that one
+            return False
+        return True
 
     async def _report_invalid(self, body: JsonObject, message: str, now: datetime) -> None:
         """A spec that cannot be read: say so and change nothing."""

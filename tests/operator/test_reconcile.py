@@ -160,6 +160,24 @@ async def test_rule_11_deletion_needs_no_operator_and_leaves_no_finalizer(world:
     assert left == {"events"}
 
 
+async def test_rule_14_cluster_deleted_while_nobody_watched_is_not_made_again(
+    world: World,
+) -> None:
+    world.apply_cluster()
+    operator = world.operator()
+    await world.settle(operator)
+    world.kubernetes.remove("raftkvclusters", "demo")
+    for cache in operator.caches.all():
+        await cache.list()
+    del world.kubernetes.requests[:]
+    assert await operator.reconcile() is None
+    assert world.kubernetes.requests == []
+    assert len(operator.clusters) == 0
+    labels = {"namespace": "default", "name": "demo"}
+    read = operator.metrics.registry.get_sample_value
+    assert read("raftkv_operator_cluster_ready", labels) is None
+
+
 @pytest.mark.parametrize(
     ("plural", "name"),
     [
