@@ -140,9 +140,14 @@ class Kube:
     async def apply(
         self, kind: Kind, item: JsonObject, *, live_uid: str | None = None
     ) -> JsonObject:
-        """Apply server-side as the operator's field manager, taking over contested fields.
+        """Apply server-side as the operator's field manager.
 
-        With ``live_uid`` the object must still be the one with this uid.
+        With ``live_uid`` the object must still be the one with this uid, and contested fields are
+        taken over. Without, it is to be created: an object that somebody else made since it was
+        looked for must not be taken over.
+
+        Raises:
+            ConflictError: the object is another, or somebody else's.
         """
         metadata = item["metadata"]
         body = item
@@ -151,7 +156,10 @@ class Kube:
         return await self._call(
             "PATCH",
             _path(kind, metadata["namespace"], metadata["name"]),
-            query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
+            query={
+                "fieldManager": names.FIELD_MANAGER,
+                "force": "false" if live_uid is None else "true",
+            },
             body=body,
             content_type="application/apply-patch+yaml",
         )

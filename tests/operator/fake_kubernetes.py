@@ -145,7 +145,7 @@ class FakeKubernetes:
                 raise RefusedError(409, "AlreadyExists", "the name is taken")
             return self.put(kind.plural, body)
         if request.method == "PATCH":
-            return self._apply(kind, live, body)
+            return self._apply(kind, live, body, is_forced=request.query["force"] == "true")
         if request.method == "GET" and not name:
             return self._list(request, kind, namespace)
         if live is None:
@@ -160,8 +160,15 @@ class FakeKubernetes:
         self.remove(kind.plural, name, namespace)
         return {"kind": "Status", "status": "Success"}
 
-    def _apply(self, kind: Kind, live: JsonObject | None, body: JsonObject) -> JsonObject:
-        """Server-side apply by the only manager there is: what it left out is kept."""
+    def _apply(
+        self, kind: Kind, live: JsonObject | None, body: JsonObject, *, is_forced: bool
+    ) -> JsonObject:
+        """Server-side apply by the only manager there is: what it left out is kept.
+
+        What has no owner is taken to be another manager's.
+        """
+        if live is not None and not is_forced and not live["metadata"].get("ownerReferences"):
+            raise RefusedError(409, "Conflict", "conflict with another field manager")
         uid = body["metadata"].get("uid")
         if uid is not None and (live is None or live["metadata"]["uid"] != uid):
             raise RefusedError(409, "Conflict", "the uid is another")

@@ -227,6 +227,33 @@ async def test_rule_09_foreign_service_is_left_alone(world: World) -> None:
     healthy(world)
 
 
+async def test_rule_09_service_made_by_someone_a_moment_ago_is_left_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the apply."""
+    metadata = {"name": "demo-peers", "namespace": "default"}
+    foreign = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": []}}
+    world.apply_cluster()
+    operator = world.operator()
+    reach = operator.failpoints.reach
+
+    def interfere(point: str) -> None:
+        reach(point)
+        if point == "before:apply-service":
+            world.kubernetes.put("services", foreign)
+
+    monkeypatch.setattr(operator.failpoints, "reach", interfere)
+    await operator.see()
+    await operator.reconcile()
+    monkeypatch.undo()
+    await world.settle(operator)
+    assert world.condition("Degraded") == ("True", "NameConflict")
+    stored = world.kubernetes.get("services", "demo-peers")
+    assert stored is not None
+    assert stored["spec"] == {"ports": []}
+    assert "ownerReferences" not in stored["metadata"]
+
+
 async def test_unsupported_change_writes_the_status_and_nothing_else(world: World) -> None:
     world.apply_cluster()
     operator = world.operator()
