@@ -158,3 +158,10 @@ def test_namespaced_install_has_a_role_in_each_namespace_and_no_cluster_rights()
 def test_crd_has_a_switch(option: str, present: bool) -> None:
     text = rendered.render_chart("--set", option)
     assert ("kind: CustomResourceDefinition" in text) is present
+
+
+def test_the_notes_can_be_pasted() -> None:
+    """A here-document ends at its word only where the line begins."""
+    notes = (rendered.CHART / "templates" / "NOTES.txt").read_text().splitlines()
+    assert any(line.endswith("<<'YAML'") for line in notes)
+    assert "YAML" in notes
