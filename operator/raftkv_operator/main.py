@@ -14,7 +14,13 @@ import click
 from raftkv_operator import __version__
 
 
-@click.command(context_settings={"auto_envvar_prefix": "RAFTKV_OPERATOR"})
+@click.command(
+    context_settings={
+        "auto_envvar_prefix": "RAFTKV_OPERATOR",
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+    }
+)
 @click.option(
     "--namespaces", default="", help="Namespaces to serve, separated by commas; empty: all."
 )
@@ -27,9 +33,24 @@ from raftkv_operator import __version__
 )
 @click.option("--identity", help="Holder of the Lease; the host name by default.")
 @click.option("--metrics-addr", default="127.0.0.1:8080", help="HOST:PORT of /metrics and /livez.")
-@click.option("--resync-seconds", default=30.0, type=click.FloatRange(min=1))
-@click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning"]))
-@click.option("--log-format", default="text", type=click.Choice(["text", "json"]))
+@click.option(
+    "--resync-seconds",
+    default=30.0,
+    type=click.FloatRange(min=1),
+    help="How often each cluster is looked at when nothing happens.",
+)
+@click.option(
+    "--log-level",
+    default="info",
+    type=click.Choice(["debug", "info", "warning"]),
+    help="The least important lines that are logged.",
+)
+@click.option(
+    "--log-format",
+    default="text",
+    type=click.Choice(["text", "json"]),
+    help="How log lines are written to standard error.",
+)
 @click.option("--crash-at", hidden=True, help="For tests: die at this point.")
 @click.version_option(__version__)
 def main(

@@ -87,6 +87,16 @@ def test_every_object_is_owned_labelled_and_claimed_by_name() -> None:
     assert {tuple(key_of(item)) for item in built} == claimed
 
 
+def test_rule_09_a_name_is_claimed_as_long_as_its_object_is_made() -> None:
+    """Three members keep their budget when the spec asks for one replica."""
+    wanted = cluster(replicas=1)
+    built = desired_objects(
+        wanted, Wanted(replicas=3, voters=3, operator_namespace=None, has_pod_monitors=True)
+    )
+    claimed = {(kind.name, name) for kind, name in claimed_keys(wanted)}
+    assert {tuple(key_of(item)) for item in built} <= claimed
+
+
 def test_rule_03_claims_are_retained_and_have_no_owner() -> None:
     spec = build(cluster(), replicas=3)["spec"]
     assert set(spec["persistentVolumeClaimRetentionPolicy"].values()) == {"Retain"}

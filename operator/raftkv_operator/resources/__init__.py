@@ -107,7 +107,7 @@ def claimed_keys(cluster: Cluster) -> list[tuple[Kind, str]]:
     ]
     if spec.network_policy.enabled:
         keys.append((NETWORK_POLICY, names.network_policy(name)))
-    if spec.pod_disruption_budget.enabled and spec.replicas > 1:
+    if spec.pod_disruption_budget.enabled:  # by the members that there are, not by the spec
         keys.append((POD_DISRUPTION_BUDGET, names.pod_disruption_budget(name)))
     if spec.monitoring.pod_monitor:
         keys.append((POD_MONITOR, names.pod_monitor(name)))
