@@ -120,6 +120,12 @@ async def test_given_data_is_kept_and_found_again(local: Local) -> None:
     local.start(*arguments)
     await local.wait_for("Ctrl-C stops everything")
     assert pasted(f"curl {url}") == b"v"
+    local.end()
+    for changed in (("--nodes", "3"), ("--port", str(free_ports(1)))):
+        local.start(*arguments, *changed)
+        assert local.process.wait(15) == 1
+        [line] = local.text().splitlines()
+        assert f"holds a cluster started with --nodes 1 --port {port};" in line
 
 
 @pytest.mark.parametrize("offset", [0, 11, 20])

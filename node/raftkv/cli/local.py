@@ -7,6 +7,7 @@ it, also when it is killed.
 """
 
 import asyncio
+import json
 import shlex
 import signal
 import socket
@@ -31,6 +32,8 @@ POLL_SECONDS: Final = 0.2
 LOOK_SECONDS: Final = 1.0
 FORM_SECONDS_MAX: Final = 60.0
 STOP_SECONDS_MAX: Final = 10.0
+# In the directory of --data: which cluster its nodes know. They find each other by port.
+SHAPE_FILE: Final = "local.json"
 
 
 class LocalNode:
@@ -150,13 +153,32 @@ def local_command(nodes: int, data: Path | None, port: int) -> None:
             directory = data
             try:
                 directory.mkdir(parents=True, exist_ok=True)
+                _refuse_another_shape(directory, nodes, port)
             except OSError as error:
-                raise click.ClickException(f"cannot make {data}: {error.strerror}") from None
+                raise click.ClickException(f"cannot use {data}: {error.strerror}") from None
         peers = ",".join(f"n{i}=127.0.0.1:{each + 1}" for i, each in enumerate(ports, 1))
         members = [
             LocalNode(f"n{i}", each, directory, peers, more) for i, each in enumerate(ports, 1)
         ]
         asyncio.run(_run(members, directory))
+
+
+def _refuse_another_shape(directory: Path, nodes: int, port: int) -> None:
+    """Refuse data of other nodes or ports: its members would look for each other in vain."""
+    wanted = {"nodes": nodes, "port": port}
+    file = directory / SHAPE_FILE
+    if not file.exists():
+        file.write_text(json.dumps(wanted) + "\n")
+        return
+    try:
+        kept = json.loads(file.read_text())
+        flags = f"--nodes {kept['nodes']:d} --port {kept['port']:d}"
+    except (ValueError, TypeError, KeyError):
+        raise click.ClickException(f"{file} is not what `raftkv local` wrote") from None
+    if kept != wanted:
+        raise click.ClickException(
+            f"{directory} holds a cluster started with {flags}; start it so, or name another --data"
+        )
 
 
 def _refuse_occupied(port: int) -> None:
@@ -267,7 +289,7 @@ def _narrate(member: LocalNode, had_ended: bool, before: JsonObject | None) -> N
     after = member.status
     if member.has_ended and not had_ended:
         _tell(f"{member.name} has ended ({member.how_it_ended()})")
-        _tell(f"  start it again with: raftkv {shlex.join(member.arguments)}")
+        _tell(f"  start it again with: {_own_command()} {shlex.join(member.arguments)}")
     elif after is None:
         if before is not None and not member.has_ended:
             _tell(f"{member.name} does not answer")
@@ -275,6 +297,12 @@ def _narrate(member: LocalNode, had_ended: bool, before: JsonObject | None) -> N
         _tell(f"{member.name} answers; {_standing(after)}")
     elif _standing(before) != _standing(after):
         _tell(f"{member.name} {_standing(after)}")
+
+
+def _own_command() -> str:
+    """How this command was started: `raftkv` need not be on the PATH."""
+    started_as = Path(sys.argv[0])
+    return str(started_as) if started_as.name == "raftkv" else f"{sys.executable} -m raftkv"
 
 
 def _standing(status: JsonObject) -> str:

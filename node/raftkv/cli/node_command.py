@@ -60,8 +60,16 @@ def _flag(name: str, **attributes: Any) -> Callable[[F], F]:  # noqa: ANN401 - c
 )
 @_flag("--admin-addr", metavar="HOST:PORT", help="Serve calls that change the cluster only here.")
 @_flag("--metrics-addr", metavar="HOST:PORT", help="Serve metrics and health here as well.")
-@_flag("--advertise-peer", metavar="HOST:PORT", help="Where peers find this node.")
-@_flag("--advertise-client", metavar="URL", help="Where clients are redirected to.")
+@_flag(
+    "--advertise-peer",
+    metavar="HOST:PORT",
+    help="Where peers find this node.  [default: as in --peers, else --peer-addr]",
+)
+@_flag(
+    "--advertise-client",
+    metavar="URL",
+    help="Where clients are redirected to.  [default: --addr]",
+)
 @_flag("--peers", metavar="LIST", help="n1=HOST:PORT,n2=... (or HOST:PORT,...): form a cluster.")
 @_flag(
     "--heartbeat-ms",
@@ -96,15 +104,28 @@ def _flag(name: str, **attributes: Any) -> Callable[[F], F]:  # noqa: ANN401 - c
     "--runtime-dir",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Directory that does not outlive a reboot.  [default: the system's]",
+    help="Directory that a reboot empties: remembers that the store's files were written since."
+    "  [default: the system's for temporary files]",
 )
 @_flag(
     "--stop-at-eof",
     is_flag=True,
     help="End as at Ctrl-C when standard input ends: for whoever starts nodes as children.",
 )
-@_flag("--log-format", type=click.Choice(FORMATS), default="text", show_default=True)
-@_flag("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@_flag(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="How log lines are written to standard error.",
+)
+@_flag(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default="info",
+    show_default=True,
+    help="The least important lines that are logged.",
+)
 def node_command(**flags: Any) -> None:  # noqa: ANN401 - typed by `Flags`
     """Run one node in the foreground.
 
