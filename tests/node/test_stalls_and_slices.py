@@ -1,0 +1,149 @@
+"""What a node does when its disk stalls or fails, and how it shares the loop with others."""
+
+from raftkv.kv.commands import Put, encode_command
+from raftkv.kv.memory_engine import MemoryEngineFactory
+from raftkv.node.events import (
+    BootstrapRequest,
+    Continue,
+    DiskDone,
+    Effect,
+    Event,
+    Reply,
+    Stop,
+    SubmitDisk,
+    Tick,
+    WriteRequest,
+)
+from raftkv.node.node import Node
+from raftkv.node.settings import NodeSettings
+from raftkv.raft.messages import Member
+from raftkv.storage.disk import DiskError, Fdatasync
+from tests.simulation.cluster import Machine, Process
+from tests.simulation.disk import SimDisk
+from tests.simulation.scenarios import Script
+from tests.simulation.world import World
+
+SETTINGS = NodeSettings(
+    name="n1",
+    peer_url="n1:1",
+    client_url="http://n1",
+    version="test",
+    segment_bytes=1 << 20,
+    slice_commands_max=100,
+)
+
+
+class Alone:
+    """A cluster of one node, whose disk answers only when it is told to."""
+
+    def __init__(self) -> None:
+        self.disk = SimDisk()
+        self.now = 0.0
+        self.waiting: list[SubmitDisk] = []
+        self.effects: list[Effect] = []
+        self.node = Node(SETTINGS, MemoryEngineFactory(), World(1).rng)
+        self._take(self.node.start(self.now))
+        self.settle()
+        identity = self.node.identity
+        assert identity is not None
+        member = Member(identity.member_id, "n1", "n1:1", "http://n1")
+        self.handle(BootstrapRequest(1, "c1", (member,)))
+        self.settle()
+        self.effects.clear()
+
+    def handle(self, *events: Event) -> None:
+        """One turn."""
+        self._take(self.node.handle(events, self.now))
+
+    def settle(self) -> None:
+        """Let the disk do everything it was asked."""
+        while self.waiting:
+            self.complete()
+
+    def complete(self) -> None:
+        """Let the disk do what it was asked first."""
+        submission = self.waiting.pop(0)
+        self.handle(DiskDone(submission.submission, self.disk.perform(submission.ops)))
+
+    def _take(self, effects: list[Effect]) -> None:
+        self.effects += effects
+        self.waiting += [effect for effect in effects if isinstance(effect, SubmitDisk)]
+
+    def stops(self) -> list[str]:
+        """Why the node gave up, if it did."""
+        return [effect.reason for effect in self.effects if isinstance(effect, Stop)]
+
+
+def _write(number: int) -> WriteRequest:
+    return WriteRequest(number, encode_command(Put(b"k%d" % number, b"v")), 100.0)
+
+
+def test_rule_12_a_disk_that_stalls_for_twenty_seconds_ends_the_process() -> None:
+    alone = Alone()
+    alone.handle(_write(1))
+    assert len(alone.waiting) == 1
+    alone.now += 19.9
+    alone.handle(Tick())
+    assert alone.stops() == []
+    alone.now += 0.2
+    alone.handle(Tick())
+    assert alone.stops() == ["the disk has not finished a write for 20 s"]
+
+
+def test_rule_12_a_leader_whose_disk_stalls_hands_leadership_on() -> None:
+    script = Script(seed=1, size=3)
+    leader = script.elected(script.cluster.machines)
+    others = [machine for machine in script.cluster.machines if machine is not leader]
+    submit = script.cluster._submit
+
+    def stall(machine: Machine, process: Process, submission: SubmitDisk) -> None:
+        if machine is not leader:
+            submit(machine, process, submission)
+
+    script.cluster._submit = stall  # type: ignore[method-assign]
+    stalled_at = script.world.now
+    script.write(leader)
+    successor = script.elected(others)
+    assert 3.0 < script.world.now - stalled_at < 4.0
+    assert script.raft(successor).term == script.raft(leader).term
+
+
+def test_rule_05_the_first_failed_fsync_ends_the_process() -> None:
+    alone = Alone()
+    alone.handle(_write(1))
+    submission = alone.waiting.pop()
+    sync = next(op for op in submission.ops if isinstance(op, Fdatasync))
+    alone.handle(DiskDone(submission.submission, DiskError(sync, 5, "Input/output error")))
+    (reason,) = alone.stops()
+    assert "fdatasync failed: Input/output error" in reason
+    alone.handle(_write(2), Tick())
+    assert not any(isinstance(effect, Reply) for effect in alone.effects)
+
+
+def test_rule_04_requests_that_come_during_a_write_share_the_next_one() -> None:
+    alone = Alone()
+    alone.handle(_write(1))
+    for number in range(2, 50):
+        alone.handle(_write(number))
+    assert len(alone.waiting) == 1
+    alone.complete()
+    assert len(alone.waiting) == 1
+    alone.complete()
+    assert alone.waiting == []
+
+
+def test_rule_26_apply_runs_in_slices_that_give_the_loop_back() -> None:
+    alone = Alone()
+    alone.handle(*[_write(number) for number in range(1, 1001)])
+    alone.settle()
+    turns = 0
+    while any(isinstance(effect, Continue) for effect in alone.effects):
+        answered = sum(isinstance(effect, Reply) for effect in alone.effects)
+        alone.effects.clear()
+        # A slice ends with the entry that fills it, and an entry has at most 256 commands.
+        assert answered <= SETTINGS.slice_commands_max + SETTINGS.batch_commands_max
+        alone.handle()
+        turns += 1
+    assert turns >= 3
+    status = alone.node.status(alone.now)
+    assert (status.revision, status.keys) == (1000, 1000)
