@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from raftkv.cli import common
 from raftkv.cli.main import main
 from raftkv.cli.printing import printable
-from raftkv.kv.commands import Append, Condition, Delete, Item, Put
+from raftkv.kv.commands import Append, Condition, Delete, Put, encode_command
 from raftkv.node.events import Consistency, Failure, FailureCode
 from tests.server.http.fake_driver import FakeDriver
 
@@ -86,6 +86,16 @@ def test_a_failed_condition_exits_with_4(driver: FakeDriver) -> None:
 def test_get_local(driver: FakeDriver) -> None:
     raftkv("get", "k", "--consistency", "local")
     assert driver.reads[0][1] is Consistency.LOCAL
+
+
+def test_get_as_of_a_revision(driver: FakeDriver) -> None:
+    raftkv("put", "k", "one")
+    raftkv("put", "k", "two")
+    assert raftkv("get", "k", "--revision", "101").stdout == "one"
+    assert raftkv("get", "k", "--revision", "100").exit_code == 3
+    future = raftkv("get", "k", "--revision", "103")
+    assert future.exit_code == 1
+    assert "in the future" in future.stderr
 
 
 def test_json_everywhere(driver: FakeDriver) -> None:
@@ -204,7 +214,7 @@ def test_help_and_version() -> None:
 
 
 def test_as_a_process_its_output_is_the_value_alone(driver: FakeDriver) -> None:
-    driver.items[b"k"] = Item(b"k", b"\x00\xff\n", 1, 1, 1)
+    driver.apply(encode_command(Put(b"k", b"\x00\xff\n")))
     done = subprocess.run(
         [sys.executable, "-m", "raftkv", "get", "k"],
         capture_output=True,

@@ -8,8 +8,11 @@ from raftkv.kv.commands import (
     Delete,
     Deleted,
     Item,
+    KeyCommand,
     Outcome,
     Put,
+    Returned,
+    ReturnPrevious,
     TooLarge,
     Written,
 )
@@ -31,6 +34,15 @@ class Model:
         return self.states[-1]
 
     def execute(self, command: Command) -> Outcome:
+        if isinstance(command, ReturnPrevious):
+            previous = self.items.get(command.command.key)
+            outcome = self._write(command.command)
+            if isinstance(outcome, Written | Deleted):
+                return Returned(outcome, previous)
+            return outcome
+        return self._write(command)
+
+    def _write(self, command: KeyCommand) -> Outcome:
         old = self.items.get(command.key)
         mod_revision = old.mod_revision if old else 0
         if not self._is_met(command.condition, mod_revision):

@@ -14,6 +14,7 @@ from raftkv.kv.commands import (
     Condition,
     Delete,
     Put,
+    ReturnPrevious,
     encode_command,
     join_batch,
 )
@@ -66,8 +67,10 @@ conditions = st.none() | st.builds(
     exists=st.none() | st.booleans(),
 )
 
-commands = st.one_of(
+key_commands = st.one_of(
     st.builds(Put, st.sampled_from(KEYS), st.binary(max_size=6), conditions),
     st.builds(Delete, st.sampled_from(KEYS), conditions),
     st.builds(Append, st.sampled_from(KEYS), st.binary(max_size=6), st.integers(0, 14), conditions),
 )
+
+commands = st.one_of(key_commands, st.builds(ReturnPrevious, key_commands))

@@ -14,8 +14,11 @@ from raftkv.kv.commands import (
     ConditionFailed,
     Delete,
     Deleted,
+    Item,
     Outcome,
     Put,
+    Returned,
+    ReturnPrevious,
     TooLarge,
     Written,
     decode_batch,
@@ -34,14 +37,17 @@ any_condition = st.none() | st.builds(
     revisions=st.none() | st.lists(u64).map(tuple),
     exists=st.none() | st.booleans(),
 )
-any_command = st.one_of(
+any_key_command = st.one_of(
     st.builds(Put, keys, st.binary(), any_condition),
     st.builds(Delete, keys, any_condition),
     st.builds(Append, keys, st.binary(), u64, any_condition),
 )
+any_command = st.one_of(any_key_command, st.builds(ReturnPrevious, any_key_command))
+any_item = st.builds(Item, keys, st.binary(), u64, u64, u64, u64)
+any_done = st.one_of(st.builds(Written, u64, u64), st.builds(Deleted, u64, u64))
 any_outcome = st.one_of(
-    st.builds(Written, u64, u64),
-    st.builds(Deleted, u64, u64),
+    any_done,
+    st.builds(Returned, any_done, st.none() | any_item),
     st.builds(ConditionFailed, u64, u64),
     st.builds(TooLarge, u64, u64),
 )
@@ -107,3 +113,34 @@ def test_a_truncated_or_changed_command_never_raises_anything_else(
 def test_a_key_that_no_engine_could_store_does_not_decode(key: bytes, make: type[Delete]) -> None:
     with pytest.raises(msgspec.ValidationError, match="length"):
         decode_command(encode_command(make(key)))
+
+
+@pytest.mark.parametrize(
+    ("command", "encoded"),
+    [
+        (Put(b"k", b"v"), "9401c4016bc40176c0"),
+        (Delete(b"k", Condition(exists=True)), "9302c4016b92c0c3"),
+        (Append(b"k", b"v", 9), "9503c4016bc4017609c0"),
+        (ReturnPrevious(Delete(b"k")), "92049302c4016bc0"),
+    ],
+)
+def test_rule_27_the_bytes_of_a_command_stay_as_they_are(command: Command, encoded: str) -> None:
+    """They are in logs: a command changes by getting another tag, never another layout."""
+    assert encode_command(command).hex() == encoded
+    assert decode_command(bytes.fromhex(encoded)) == command
+
+
+@pytest.mark.parametrize(
+    ("outcome", "encoded"),
+    [
+        (Written(7, 2), "93010702"),
+        (Deleted(7, 1), "93020701"),
+        (ConditionFailed(7, 5), "93030705"),
+        (TooLarge(7, 9), "93040709"),
+        (Returned(Written(7, 2), None), "930593010702c0"),
+    ],
+)
+def test_the_bytes_of_an_outcome_stay_as_they_are(outcome: Outcome, encoded: str) -> None:
+    """They are in the chain hash, and go between nodes of two versions."""
+    assert encode_outcome(outcome).hex() == encoded
+    assert decode_outcome(bytes.fromhex(encoded)) == outcome

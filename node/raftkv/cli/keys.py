@@ -71,15 +71,23 @@ def append_command(session: Session, *, key: str, value: str | None, if_match: i
     show_default=True,
     help="linearizable: never stale. local: what the node has, without asking the others.",
 )
+@click.option(
+    "--revision",
+    type=click.IntRange(min=1),
+    metavar="REVISION",
+    help="The value as it was at this revision of the store.  [default: now]",
+)
 @client_options
-def get_command(session: Session, *, key: str, consistency: Consistency) -> None:
+def get_command(
+    session: Session, *, key: str, consistency: Consistency, revision: int | None
+) -> None:
     """Print the value of KEY; exit with 3 if there is none.
 
     Into a pipe or file go the bytes of the value and nothing else.
     """
 
     async def call(client: KvClient) -> Item | None:
-        return await client.get(bytes_of(key), consistency=consistency)
+        return await client.get(bytes_of(key), consistency=consistency, revision=revision or 0)
 
     item = session.run(call)
     if item is None:

@@ -167,12 +167,19 @@ class KvClient:
     # ---- keys -------------------------------------------------------------------------------
 
     async def get(
-        self, key: bytes, *, consistency: Consistency = "linearizable", min_revision: int = 0
+        self,
+        key: bytes,
+        *,
+        consistency: Consistency = "linearizable",
+        min_revision: int = 0,
+        revision: int = 0,
     ) -> Item | None:
-        """The item under ``key``, or None."""
+        """The item under ``key`` as of ``revision`` (0: now), or None."""
         query: dict[str, str] = {"consistency": consistency}
         if min_revision:
             query["min_revision"] = str(min_revision)
+        if revision:
+            query["revision"] = str(revision)
         answer = await self._call(_Request("GET", key_path(key), query, has_deadline=True))
         problem = answer.problem() if answer.status == 404 else None
         if problem is not None and problem.code == "key_not_found":

@@ -53,7 +53,14 @@ class Append(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     condition: Condition | None = None
 
 
-Command = Put | Delete | Append
+class ReturnPrevious(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """Do ``command``; answered by `Returned` with the item as it was before, if it is done."""
+
+    command: Put | Delete | Append
+
+
+KeyCommand = Put | Delete | Append
+Command = KeyCommand | ReturnPrevious
 
 
 class Written(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -89,9 +96,6 @@ class TooLarge(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     value_bytes: int
 
 
-Outcome = Written | Deleted | ConditionFailed | TooLarge
-
-
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A key and all that is known of it."""
 
@@ -101,6 +105,16 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     mod_revision: int
     version: int
     lease: int = 0
+
+
+class Returned(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
+    """`ReturnPrevious` was done. ``previous`` is None when the key did not exist."""
+
+    outcome: Written | Deleted
+    previous: Item | None
+
+
+Outcome = Written | Deleted | ConditionFailed | TooLarge | Returned
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -16,8 +16,11 @@ from raftkv.kv.commands import (
     ConditionFailed,
     Delete,
     Deleted,
+    Item,
     Outcome,
     Put,
+    Returned,
+    ReturnPrevious,
     TooLarge,
     Written,
 )
@@ -27,6 +30,7 @@ from raftkv.kv.records import (
     Current,
     Meta,
     decode_current,
+    decode_item,
     decode_value,
     encode_current,
     encode_stored,
@@ -60,6 +64,8 @@ class Slice:
                 return self._delete(command)
             case Append():
                 return self._append(command)
+            case ReturnPrevious():
+                return self._return_previous(command)
             case _:
                 assert_never(command)
 
@@ -111,6 +117,11 @@ class Slice:
         self.key_count -= 1
         return Deleted(self.revision, 1)
 
+    def _return_previous(self, wanted: ReturnPrevious) -> Outcome:
+        previous = self._item(wanted.command.key)
+        outcome = self.execute(wanted.command)
+        return Returned(outcome, previous) if isinstance(outcome, Written | Deleted) else outcome
+
     # ---- parts ------------------------------------------------------------------------------
 
     def _look_up(self, key: bytes) -> Current | None:
@@ -123,11 +134,18 @@ class Slice:
         return current
 
     def _value(self, current: Current) -> bytes:
+        return decode_value(self._record_of(current))
+
+    def _item(self, key: bytes) -> Item | None:
+        current = self._look_up(key)
+        return None if current is None else decode_item(current.rev_key, self._record_of(current))
+
+    def _record_of(self, current: Current) -> bytes:
         record = self._record_at.get(current.rev_key)
         if record is None:
             record = self._reader.get(Table.REV, current.rev_key)
             assert record is not None, "CUR names a record that REV does not have"
-        return decode_value(record)
+        return record
 
     def _store(self, key: bytes, value: bytes, current: Current | None) -> Written:
         revision = self.revision + 1

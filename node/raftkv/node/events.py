@@ -67,9 +67,10 @@ class Consistency(IntEnum):
 
 
 class Get(msgspec.Struct, frozen=True):
-    """Query: the item under ``key``, or None."""
+    """Query: the item under ``key`` as of ``revision`` (0: now), or None."""
 
     key: bytes
+    revision: int = 0
 
 
 Query = Get
@@ -179,6 +180,7 @@ class FailureCode(IntEnum):
     CONFLICT = 6  # a bootstrap that contradicts what the node already is
     INVALID = 7  # a bootstrap list without this node, or otherwise wrong
     STOPPED = 8  # not committed; the node is stopping
+    FUTURE_REVISION = 9  # a read at a revision that the store has not reached
 
 
 class Failure(msgspec.Struct, frozen=True):

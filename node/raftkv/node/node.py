@@ -32,7 +32,7 @@ from raftkv.kv.commands import (
 )
 from raftkv.kv.environment import EngineFactory, applied_index_fits
 from raftkv.kv.store import AppliedEntry, Store, StoreError
-from raftkv.node import views
+from raftkv.node import queries, views
 from raftkv.node.disk_tasks import DiskTasks
 from raftkv.node.events import (
     Answer,
@@ -58,7 +58,6 @@ from raftkv.node.events import (
     PeersChanged,
     PeerUp,
     ReadRequest,
-    ReadResult,
     Reply,
     RequestId,
     RoleChanged,
@@ -530,8 +529,7 @@ class Node:
             self.is_caught_up = store.applied_index >= self.reads.barrier_index
         ready = self.reads.take_ready(store.applied_index, store.revision)
         for request in ready:
-            result = ReadResult(store.get(request.query.key), store.revision)
-            self._effects.append(Reply(request.id, result))
+            self._effects.append(Reply(request.id, queries.answer(store, request.query)))
 
     # ---- deadlines, disk stalls, drain ------------------------------------------------------
 

@@ -1,26 +1,19 @@
-"""A node made of a dict: answers as the contract of `DriverApi` says, and as a test tells it to."""
+"""A node made of a store in memory: answers as `DriverApi` says, and as a test tells it to."""
 
 import asyncio
 from dataclasses import dataclass, field
 
 import msgspec
 
-from raftkv.kv.commands import (
-    Append,
-    Command,
-    ConditionFailed,
-    Delete,
-    Deleted,
-    Item,
-    Outcome,
-    Put,
-    TooLarge,
-    Written,
-    decode_command,
-)
+from raftkv.kv.commands import Command, Item, Outcome, decode_command, join_batch
+from raftkv.kv.engine import Table
+from raftkv.kv.memory_engine import MemoryEngine
+from raftkv.kv.records import META_KEY, Meta, encode_meta
+from raftkv.kv.store import Store
+from raftkv.node import queries
 from raftkv.node.events import Bootstrapped, Consistency, Drained, Failure, Query, ReadResult
 from raftkv.node.status import ClusterStatus, MemberStatus, State, Status
-from raftkv.raft.messages import Member, NodeId
+from raftkv.raft.messages import Entry, EntryType, Member, NodeId
 
 NODE_ID = 0x00AB_CDEF_0123_4567
 LEADER_ID = 0xFFFF_0000_0000_0001
@@ -73,14 +66,21 @@ CLUSTER = ClusterStatus(
 )
 
 
+def store_at(revision: int) -> Store:
+    """An empty store that has seen ``revision`` changes."""
+    engine = MemoryEngine()
+    with engine.write() as writer:
+        writer.put(Table.META, META_KEY, encode_meta(Meta(revision=revision)))
+    return Store(engine)
+
+
 @dataclass
 class FakeDriver:
     """Keeps values in memory and remembers what it was asked."""
 
     state: Status = STATUS
     members: ClusterStatus = CLUSTER
-    items: dict[bytes, Item] = field(default_factory=dict)
-    revision: int = 100
+    store: Store = field(default_factory=lambda: store_at(100))
     failure: Failure | None = None  # the answer to everything, when set
     gate: asyncio.Event | None = None  # calls wait for it, when set
     stuck: str | None = None
@@ -91,6 +91,24 @@ class FakeDriver:
     drains: list[tuple[bool, tuple[NodeId, ...]]] = field(default_factory=list)
     waiting: int = 0
     cancelled: int = 0
+
+    @property
+    def revision(self) -> int:
+        return self.store.revision
+
+    @property
+    def items(self) -> dict[bytes, Item]:
+        """Everything that is stored now."""
+        with self.store.engine.read() as reader:
+            keys = [key for key, _ in reader.scan(Table.CUR, b"", None)]
+        return {key: item for key in keys if (item := self.store.get(key)) is not None}
+
+    def apply(self, *commands: bytes) -> list[Outcome]:
+        """Apply encoded commands as one entry."""
+        index = self.store.applied_index + 1
+        entry = Entry(1, index, EntryType.NORMAL, join_batch(commands))
+        (applied,) = self.store.apply([entry])
+        return list(applied.outcomes or ())
 
     def change(self, **changes: object) -> None:
         """Report other values from now on."""
@@ -113,7 +131,7 @@ class FakeDriver:
         self.commands.append(decoded)
         self.timeouts.append(timeout_seconds)
         await self._wait()
-        return self.failure or self._apply(decoded)
+        return self.failure or self.apply(command)[0]
 
     async def read(
         self,
@@ -124,7 +142,7 @@ class FakeDriver:
     ) -> ReadResult | Failure:
         self.reads.append((query.key, consistency, min_revision, timeout_seconds))
         await self._wait()
-        return self.failure or ReadResult(self.items.get(query.key), self.revision)
+        return self.failure or queries.answer(self.store, query)
 
     async def bootstrap(
         self, cluster_id: str, members: tuple[Member, ...]
@@ -150,36 +168,3 @@ class FakeDriver:
 
     def is_stuck(self) -> str | None:
         return self.stuck
-
-    def _apply(self, command: Command) -> Outcome:
-        old = self.items.get(command.key)
-        condition = command.condition
-        if condition is not None:
-            mod_revision = old.mod_revision if old else 0
-            if condition.revisions is not None:
-                holds = mod_revision in condition.revisions
-            else:
-                holds = (old is not None) is condition.exists
-            if not holds:
-                return ConditionFailed(self.revision, mod_revision)
-        match command:
-            case Put():
-                return self._store(command.key, command.value, old)
-            case Append():
-                value = (old.value if old else b"") + command.suffix
-                if len(value) > command.value_bytes_max:
-                    return TooLarge(self.revision, len(value))
-                return self._store(command.key, value, old)
-            case Delete():
-                if old is None:
-                    return Deleted(self.revision, 0)
-                del self.items[command.key]
-                self.revision += 1
-                return Deleted(self.revision, 1)
-
-    def _store(self, key: bytes, value: bytes, old: Item | None) -> Outcome:
-        self.revision += 1
-        version = old.version + 1 if old else 1
-        created = old.create_revision if old else self.revision
-        self.items[key] = Item(key, value, created, self.revision, version)
-        return Written(self.revision, version)

@@ -44,6 +44,44 @@ async def test_put_get_head_delete(served: Served) -> None:
     assert (await served.ask("HEAD", "/v1/kv/a")).status == 404
 
 
+async def test_a_value_as_of_a_revision(served: Served) -> None:
+    await served.ask("PUT", "/v1/kv/a", body=b"one")
+    await served.ask("PUT", "/v1/kv/a", body=b"two")
+    await served.ask("DELETE", "/v1/kv/a")
+    for revision, status in ((100, 404), (101, 200), (102, 200), (103, 404)):
+        answer = await served.ask("GET", f"/v1/kv/a?revision={revision}")
+        assert answer.status == status
+        assert answer.headers["X-RaftKV-Revision"] == "103"
+    old = await served.ask("GET", "/v1/kv/a?revision=101")
+    assert (old.body, old.headers["ETag"]) == (b"one", '"101"')
+    future = await served.ask("GET", "/v1/kv/a?revision=104")
+    assert (future.status, future.code()) == (400, "future_revision")
+    assert "the store is at 103" in future.json()["detail"]
+
+
+async def test_a_write_returns_what_was_there_before(served: Served) -> None:
+    created = await served.ask("PUT", "/v1/kv/a?prev=true", body=b"\xff")
+    assert (created.status, created.json()["prev"]) == (201, None)
+    replaced = await served.ask("POST", "/v1/kv/a?op=append&prev=true", body=b"x")
+    assert replaced.json()["version"] == 2
+    assert replaced.json()["prev"] == {
+        "key": "a",
+        "key_encoding": "utf-8",
+        "value": "/w==",
+        "value_encoding": "base64",
+        "create_revision": 101,
+        "mod_revision": 101,
+        "version": 1,
+        "lease": "0",
+    }
+    deleted = await served.ask("DELETE", "/v1/kv/a?prev=true")
+    assert (deleted.json()["deleted"], deleted.json()["prev"]["mod_revision"]) == (1, 102)
+    assert "prev" not in (await served.ask("DELETE", "/v1/kv/a")).json()
+    headers = {"If-Match": "*"}
+    failed = await served.ask("PUT", "/v1/kv/a?prev=true", body=b"", headers=headers)
+    assert (failed.status, failed.code()) == (412, "condition_failed")
+
+
 async def test_append(served: Served) -> None:
     created = await served.ask("POST", "/v1/kv/a?op=append", body=b"one")
     assert created.status == 201

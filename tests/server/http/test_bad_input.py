@@ -295,7 +295,7 @@ async def test_an_unknown_expectation_is_417(served: Served) -> None:
 async def test_a_bug_is_a_500_whose_outcome_is_unknown(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
-    served.driver.revision = "not a number"  # type: ignore[assignment]
+    served.driver.apply = None  # type: ignore[assignment,method-assign]
     answer = await served.ask("PUT", "/v1/kv/a", body=b"v")
     assert (answer.status, answer.code()) == (500, "internal")
     assert answer.json()["outcome"] == "unknown"

@@ -22,6 +22,7 @@ def read(
 ) -> Response:
     asked = ReadKey(
         b"k",
+        0,
         Consistency.LOCAL,
         0,
         5.0,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from raftkv.kv.commands import Append, Condition, Delete, Put
+from raftkv.kv.commands import Append, Condition, Delete, Put, ReturnPrevious
 from raftkv.node.events import Consistency
 from raftkv.raft.messages import Member
 from raftkv.server.http.problems import Refused
@@ -70,7 +70,11 @@ def test_read_parameters() -> None:
         ("timeout=1d", "bad_parameter"),
         ("redirect=true", "bad_parameter"),
         ("op=append", "bad_parameter"),
-        ("revision=3", "not_implemented"),
+        ("revision=0", "bad_parameter"),
+        ("revision=-1", "bad_parameter"),
+        ("revision=1.5", "bad_parameter"),
+        ("revision=9223372036854775808", "bad_parameter"),
+        ("prev=true", "bad_parameter"),
     ],
 )
 def test_read_parameters_refused(query: str, code: str) -> None:
@@ -78,6 +82,11 @@ def test_read_parameters_refused(query: str, code: str) -> None:
         parse_read(b"k", query, NO_HEADERS)
     assert caught.value.problem.kind.code == code
     assert query.partition("=")[0].split("&")[0] in caught.value.problem.detail
+
+
+def test_a_read_as_of_a_revision() -> None:
+    assert parse_read(b"k", "", NO_HEADERS).revision == 0
+    assert parse_read(b"k", "revision=9223372036854775807", NO_HEADERS).revision == 2**63 - 1
 
 
 def test_greatest_min_revision() -> None:
@@ -134,6 +143,14 @@ def test_write_parameters_and_conditions() -> None:
     assert asked.condition == Condition(exists=False)
 
 
+def test_a_write_that_returns_the_previous_item() -> None:
+    asked = parse_write("DELETE", b"k", "prev=true", NO_HEADERS)
+    assert asked.command(b"", 9) == ReturnPrevious(Delete(b"k"))
+    asked = parse_write("POST", b"k", "op=append&prev=true", NO_HEADERS)
+    assert asked.command(b"x", 9) == ReturnPrevious(Append(b"k", b"x", 9))
+    assert parse_write("PUT", b"k", "prev=false", NO_HEADERS).command(b"", 9) == Put(b"k", b"")
+
+
 @pytest.mark.parametrize(
     ("method", "query", "code"),
     [
@@ -147,7 +164,7 @@ def test_write_parameters_and_conditions() -> None:
         ("PUT", "consistency=local", "bad_parameter"),
         ("PUT", "ttl=30s", "not_implemented"),
         ("PUT", "lease=7", "not_implemented"),
-        ("PUT", "prev=true", "not_implemented"),
+        ("PUT", "prev=1", "bad_parameter"),
         ("DELETE", "prefix=a", "not_implemented"),
     ],
 )

@@ -126,7 +126,7 @@ def test_in_a_query_plus_is_a_space() -> None:
         ("a=%", "bad_parameter", "'%'"),
         ("a=%FF", "bad_parameter", "%FF"),
         ("ttl=30s", "not_implemented", "'ttl'"),
-        ("revision=7", "not_implemented", "'revision'"),
+        ("revision=7", "bad_parameter", "'revision'"),
         ("after=7&wait=3s", "not_implemented", "'after'"),
     ],
 )

@@ -102,7 +102,10 @@ class Handlers:
         """`GET` and `HEAD` of a key."""
         asked = requests.parse_read(_key_of(match), query, request.headers)
         answer = await self._driver.read(
-            Get(asked.key), asked.consistency, asked.min_revision, asked.timeout_seconds
+            Get(asked.key, asked.revision),
+            asked.consistency,
+            asked.min_revision,
+            asked.timeout_seconds,
         )
         if isinstance(answer, Failure):
             return self._failed(answer)

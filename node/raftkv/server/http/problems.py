@@ -33,6 +33,7 @@ BAD_PARAMETER: Final = Kind("bad_parameter", 400, "Bad query parameter")
 BAD_HEADER: Final = Kind("bad_header", 400, "Bad header")
 BAD_BODY: Final = Kind("bad_body", 400, "Bad request body")
 INVALID: Final = Kind("invalid", 400, "Invalid request")
+FUTURE_REVISION: Final = Kind("future_revision", 400, "Revision is in the future")
 FOREIGN_ORIGIN: Final = Kind("foreign_origin", 403, "Request from a foreign web page")
 FOREIGN_HOST: Final = Kind("foreign_host", 403, "Host is not a name of this machine")
 KEY_NOT_FOUND: Final = Kind("key_not_found", 404, "Key not found")
@@ -63,6 +64,7 @@ _OF_FAILURE: Final = {
     FailureCode.CONFLICT: CONFLICT,
     FailureCode.INVALID: INVALID,
     FailureCode.STOPPED: STOPPING,
+    FailureCode.FUTURE_REVISION: FUTURE_REVISION,
 }
 
 

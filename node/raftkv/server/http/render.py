@@ -13,6 +13,7 @@ from raftkv.kv.commands import (
     Deleted,
     Item,
     Outcome,
+    Returned,
     TooLarge,
     Written,
 )
@@ -53,16 +54,18 @@ class _ItemBody(msgspec.Struct):
     lease: str
 
 
-class _WrittenBody(msgspec.Struct):
+class _WrittenBody(msgspec.Struct, omit_defaults=True):
     key: str
     key_encoding: str
     revision: int
     version: int
+    prev: _ItemBody | msgspec.UnsetType | None = msgspec.UNSET  # unset: not asked for
 
 
-class _DeletedBody(msgspec.Struct):
+class _DeletedBody(msgspec.Struct, omit_defaults=True):
     deleted: int
     revision: int
+    prev: _ItemBody | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _ProblemBody(msgspec.Struct):
@@ -90,6 +93,17 @@ def hex_id(member: NodeId) -> str:
 
 def _lease(item: Item) -> str:
     return hex_id(item.lease) if item.lease else "0"
+
+
+def _item_body(item: Item) -> _ItemBody:
+    return _ItemBody(
+        *text_of(item.key),
+        *text_of(item.value),
+        item.create_revision,
+        item.mod_revision,
+        item.version,
+        _lease(item),
+    )
 
 
 class Renderer:
@@ -142,30 +156,26 @@ class Renderer:
             return Response(304, headers)
         if not asked.as_json:
             return Response(200, headers, item.value)
-        body = _ItemBody(
-            *text_of(item.key),
-            *text_of(item.value),
-            item.create_revision,
-            item.mod_revision,
-            item.version,
-            _lease(item),
-        )
-        return Response(200, headers, _ENCODER.encode(body))
+        return Response(200, headers, _ENCODER.encode(_item_body(item)))
 
     def write(self, asked: WriteKey, outcome: Outcome) -> Response:
         """What became of a write."""
+        prev: _ItemBody | msgspec.UnsetType | None = msgspec.UNSET
+        if isinstance(outcome, Returned):
+            prev = None if outcome.previous is None else _item_body(outcome.previous)
+            outcome = outcome.outcome
         match outcome:
             case Written():
                 headers = self._json.copy()
                 headers["ETag"] = f'"{outcome.revision}"'
                 headers[REVISION] = str(outcome.revision)
-                body = _WrittenBody(*text_of(asked.key), outcome.revision, outcome.version)
+                body = _WrittenBody(*text_of(asked.key), outcome.revision, outcome.version, prev)
                 status = 201 if outcome.created else 200
                 return Response(status, headers, _ENCODER.encode(body))
             case Deleted():
                 headers = self._json.copy()
                 headers[REVISION] = str(outcome.revision)
-                deleted = _DeletedBody(outcome.count, outcome.revision)
+                deleted = _DeletedBody(outcome.count, outcome.revision, prev)
                 return Response(200, headers, _ENCODER.encode(deleted))
             case ConditionFailed():
                 current = outcome.mod_revision

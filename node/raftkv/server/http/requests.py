@@ -20,7 +20,15 @@ from typing import Annotated, Final, Protocol, TypeVar
 import msgspec
 from multidict import istr
 
-from raftkv.kv.commands import Append, Command, Condition, Delete, Put
+from raftkv.kv.commands import (
+    Append,
+    Command,
+    Condition,
+    Delete,
+    KeyCommand,
+    Put,
+    ReturnPrevious,
+)
 from raftkv.node.events import Consistency
 from raftkv.raft.messages import Member, NodeId
 from raftkv.server.http.conditions import EntityTags, parse_tags, write_condition
@@ -83,6 +91,7 @@ class ReadKey:
     """Answer the item under ``key``."""
 
     key: bytes
+    revision: int  # as of which the key is read; 0: now
     consistency: Consistency
     min_revision: int
     timeout_seconds: float
@@ -100,9 +109,14 @@ class WriteKey:
     condition: Condition | None
     timeout_seconds: float
     may_redirect: bool  # answer with the leader's address rather than forward
+    returns_previous: bool = False  # answer with the item as it was before, too
 
     def command(self, body: bytes, value_bytes_max: int) -> Command:
         """What goes through the log. ``body`` is empty for a delete."""
+        command = self._key_command(body, value_bytes_max)
+        return ReturnPrevious(command) if self.returns_previous else command
+
+    def _key_command(self, body: bytes, value_bytes_max: int) -> KeyCommand:
         match self.op:
             case WriteOp.PUT:
                 return Put(self.key, body, self.condition)
@@ -188,13 +202,16 @@ def is_own_origin(origin: str, host: str | None) -> bool:
 def parse_read(key: bytes, query: str, headers: Headers) -> ReadKey:
     """GET and HEAD of a key."""
     consistency, min_revision, timeout = Consistency.LINEARIZABLE, 0, TIMEOUT_SECONDS_DEFAULT
+    revision = 0
     if query:
-        parameters = parse_query(query, ("consistency", "min_revision", "timeout"))
+        parameters = parse_query(query, ("consistency", "min_revision", "revision", "timeout"))
+        revision = _revision(parameters.get("revision"))
         consistency = _consistency(parameters.get("consistency"))
         min_revision = _min_revision(parameters.get("min_revision"))
         timeout = _timeout(parameters.get("timeout"))
     return ReadKey(
         key,
+        revision,
         consistency,
         min_revision,
         timeout,
@@ -210,16 +227,17 @@ def parse_write(method: str, key: bytes, query: str, headers: Headers) -> WriteK
         if headers.get(name) is not None:
             raise Refused(NOT_IMPLEMENTED, f"this version does not implement {name}")
     op = WriteOp.DELETE if method == "DELETE" else WriteOp.PUT
-    timeout, may_redirect = TIMEOUT_SECONDS_DEFAULT, False
+    timeout, may_redirect, returns_previous = TIMEOUT_SECONDS_DEFAULT, False, False
     if query or method == "POST":
-        known = ("op", "redirect", "timeout") if method == "POST" else ("redirect", "timeout")
-        parameters = parse_query(query, known)
+        known = ("prev", "redirect", "timeout")
+        parameters = parse_query(query, ("op", *known) if method == "POST" else known)
         if method == "POST":
             op = _post_op(parameters.get("op"))
         timeout = _timeout(parameters.get("timeout"))
         may_redirect = _flag("redirect", parameters.get("redirect"))
+        returns_previous = _flag("prev", parameters.get("prev"))
     condition = write_condition(headers.getall(_IF_MATCH, []), headers.getall(_IF_NONE_MATCH, []))
-    return WriteKey(op, key, condition, timeout, may_redirect)
+    return WriteKey(op, key, condition, timeout, may_redirect, returns_previous)
 
 
 def wants_json(accept: Sequence[str]) -> bool:
@@ -267,10 +285,17 @@ def _post_op(text: str | None) -> WriteOp:
 
 
 def _min_revision(text: str | None) -> int:
-    if text is None:
-        return 0
-    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= _REVISION_MAX):
-        raise Refused(BAD_PARAMETER, "min_revision is a number from 0 to 2^63 - 1")
+    return 0 if text is None else _number("min_revision", text, 0, _REVISION_MAX, "2^63 - 1")
+
+
+def _revision(text: str | None) -> int:
+    return 0 if text is None else _number("revision", text, 1, _REVISION_MAX, "2^63 - 1")
+
+
+def _number(name: str, text: str, least: int, most: int, most_text: str) -> int:
+    is_number = text.isascii() and text.isdigit() and len(text) <= 19
+    if not (is_number and least <= int(text) <= most):
+        raise Refused(BAD_PARAMETER, f"{name} is a number from {least} to {most_text}")
     return int(text)
 
 

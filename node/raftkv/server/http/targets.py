@@ -32,7 +32,7 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UNSERVED_PARAMETERS: Final = frozenset(
     {
         "after", "all", "by", "count_only", "cursor", "delimiter", "end", "from", "keys_only",
-        "lease", "limit", "max_stale", "order", "prefix", "prev", "revision", "start", "token",
+        "lease", "limit", "max_stale", "order", "prefix", "start", "token",
         "ttl", "wait",
     }
 )  # fmt: skip

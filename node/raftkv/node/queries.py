@@ -1,0 +1,17 @@
+"""Answers queries from the store. Called by the node class once the store is new enough.
+
+Which revision a read may see is decided before it comes here (`raftkv.node.reads`); this says
+only what is found there.
+"""
+
+from raftkv.kv.store import Store
+from raftkv.node.events import Failure, FailureCode, Query, ReadResult
+
+
+def answer(store: Store, query: Query) -> ReadResult | Failure:
+    """What ``query`` finds; a failure if it asks for a revision that does not exist yet."""
+    if query.revision > store.revision:
+        detail = f"revision {query.revision} is in the future: the store is at {store.revision}"
+        return Failure(FailureCode.FUTURE_REVISION, detail)
+    item = store.get_at(query.key, query.revision) if query.revision else store.get(query.key)
+    return ReadResult(item, store.revision)
