@@ -98,6 +98,18 @@ def test_get_as_of_a_revision(driver: FakeDriver) -> None:
     assert "in the future" in future.stderr
 
 
+def test_ls(driver: FakeDriver) -> None:
+    for key in ("a/1", "a/2", "b"):
+        raftkv("put", key, "v")
+    assert raftkv("ls").stdout == "a/1\na/2\nb\n"
+    assert raftkv("ls", "a/", "--reverse").stdout == "a/2\na/1\n"
+    assert raftkv("ls", "--delimiter", "/").stdout == "a/\nb\n"
+    assert raftkv("ls", "--revision", "101").stdout == "a/1\n"
+    shown = json.loads(raftkv("ls", "-o", "json").stdout)
+    assert (shown["revision"], shown["items"][2]["value"]) == (103, "v")
+    assert "value" not in json.loads(raftkv("ls", "-o", "json", "--keys-only").stdout)["items"][0]
+
+
 def test_json_everywhere(driver: FakeDriver) -> None:
     stored = json.loads(raftkv("put", "k", "-", "-o", "json", stdin=b"\xff").stdout)
     assert stored == {"key": "k", "key_encoding": "utf-8", "revision": 101, "version": 1}

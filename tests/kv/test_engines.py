@@ -37,6 +37,7 @@ queries = st.one_of(
     st.tuples(st.just("get"), tables, keys),
     st.tuples(st.just("scan"), tables, bounds, st.none() | bounds, st.booleans()),
     st.tuples(st.just("hist_floor"), keys, hist_values),
+    st.tuples(st.just("hist_keys"), bounds, st.none() | bounds, st.booleans()),
 )
 changes = st.one_of(
     st.tuples(st.just("put"), tables, keys, values),
@@ -57,6 +58,9 @@ def perform(target: EngineReader | EngineWriter, operation: Operation) -> object
     if name == "scan":
         table, start, end, is_reverse = arguments
         return list(target.scan(table, start, end, reverse=is_reverse))
+    if name == "hist_keys":
+        start, end, is_reverse = arguments
+        return list(target.hist_keys(start, end, reverse=is_reverse))
     return getattr(target, name)(*arguments)
 
 

@@ -203,6 +203,12 @@ class FailingWriter:
         self.engine.call()
         return self.writer.hist_floor(key, value)
 
+    def hist_keys(
+        self, start: bytes, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[bytes]:
+        self.engine.call()
+        return self.writer.hist_keys(start, end, reverse=reverse)
+
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         self.engine.call()
         self.writer.put(table, key, value)

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from raftkv.cli.common import Form, NotFoundError, Session, bytes_of, client_options
 from raftkv.cli.printing import print_json, print_raw, printable, text_fields
-from raftkv.client.http import Consistency, Item, KvClient, Written
+from raftkv.client.http import Consistency, Item, KvClient, Page, Written
 
 _if_match = click.option(
     "--if-match",
@@ -113,6 +113,54 @@ def get_command(
             Console().print(table)
 
 
+@click.command("ls")
+@click.argument("prefix", default="")
+@click.option("--delimiter", default="", help="Show what is deeper than this as one prefix.")
+@click.option("--keys-only", is_flag=True, help="Leave the values out.")
+@click.option("--reverse", is_flag=True, help="From the last key to the first.")
+@click.option(
+    "--revision",
+    type=click.IntRange(min=1),
+    metavar="REVISION",
+    help="The keys as they were at this revision of the store.  [default: now]",
+)
+@client_options
+def ls_command(
+    session: Session,
+    *,
+    prefix: str,
+    delimiter: str,
+    keys_only: bool,
+    reverse: bool,
+    revision: int | None,
+) -> None:
+    """List the keys that begin with PREFIX (default: all), as they were at one moment.
+
+    Into a pipe goes one key a line, and every prefix on a line of its own.
+    """
+
+    async def call(client: KvClient) -> Page:
+        items: list[Item] = []
+        prefixes: list[bytes] = []
+        cursor = None
+        while True:
+            page = await client.list(
+                bytes_of(prefix),
+                cursor=cursor,
+                revision=revision or 0,
+                delimiter=bytes_of(delimiter),
+                is_descending=reverse,
+                keys_only=keys_only or session.form is Form.RAW,
+            )
+            items += page.items
+            prefixes += page.prefixes
+            cursor = page.next_cursor
+            if cursor is None:
+                return Page(tuple(items), tuple(prefixes), page.revision, None)
+
+    _print_page(session.run(call), session.form, with_values=not keys_only)
+
+
 @click.command("del")
 @_key
 @_if_match
@@ -136,6 +184,34 @@ def del_command(session: Session, *, key: str, if_match: int | None) -> None:
             pass
     if not count:
         raise NotFoundError(f"there is no key {key!r}")
+
+
+def _print_page(page: Page, form: Form, *, with_values: bool) -> None:
+    match form:
+        case Form.RAW:
+            for name in (*page.prefixes, *(item.key for item in page.items)):
+                print_raw(name + b"\n")
+        case Form.JSON:
+            items = [
+                {
+                    **text_fields("key", item.key),
+                    **(text_fields("value", item.value) if with_values else {}),
+                    "create_revision": item.create_revision,
+                    "mod_revision": item.mod_revision,
+                    "version": item.version,
+                }
+                for item in page.items
+            ]
+            prefixes = [text_fields("prefix", prefix) for prefix in page.prefixes]
+            print_json({"revision": page.revision, "items": items, "prefixes": prefixes})
+        case Form.TABLE:
+            table = Table("key", "value", "revision", "version")
+            for prefix in page.prefixes:
+                table.add_row(printable(prefix), "", "", "")
+            for item in page.items:
+                row = (printable(item.key), printable(item.value))
+                table.add_row(*row, str(item.mod_revision), str(item.version))
+            Console().print(table)
 
 
 def _value_bytes(value: str | None) -> bytes:

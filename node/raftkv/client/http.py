@@ -61,6 +61,47 @@ class Deleted(msgspec.Struct, frozen=True):
     revision: int
 
 
+class Page(msgspec.Struct, frozen=True):
+    """Keys of a range, and how to go on."""
+
+    items: tuple[Item, ...]
+    prefixes: tuple[bytes, ...]  # instead of the keys that hold the delimiter
+    revision: int  # of the store, the same for all pages of a cursor
+    next_cursor: str | None  # None: there is no more
+
+
+class _ItemBody(msgspec.Struct, frozen=True):
+    key: str
+    key_encoding: str
+    create_revision: int
+    mod_revision: int
+    version: int
+    value: str = ""
+    value_encoding: str = "utf-8"
+
+    def item(self, revision: int) -> Item:
+        return Item(
+            _bytes(self.key, self.key_encoding),
+            _bytes(self.value, self.value_encoding),
+            self.create_revision,
+            self.mod_revision,
+            self.version,
+            revision,
+        )
+
+
+class _PrefixBody(msgspec.Struct, frozen=True):
+    prefix: str
+    prefix_encoding: str
+
+
+class _PageBody(msgspec.Struct, frozen=True):
+    revision: int
+    items: tuple[_ItemBody, ...]
+    prefixes: tuple[_PrefixBody, ...]
+    next_cursor: str | None
+
+
 class _Problem(msgspec.Struct, frozen=True):
     detail: str
     code: str
@@ -196,6 +237,40 @@ class KvClient:
             int(headers["X-RaftKV-Revision"]),
         )
 
+    async def list(
+        self,
+        prefix: bytes = b"",
+        *,
+        limit: int = 1000,
+        cursor: str | None = None,
+        revision: int = 0,
+        delimiter: bytes = b"",
+        is_descending: bool = False,
+        keys_only: bool = False,
+        consistency: Consistency = "linearizable",
+    ) -> Page:
+        """A page of the keys that begin with ``prefix``, at one revision (0: now).
+
+        For the next page pass its ``next_cursor`` with the same other arguments.
+        """
+        query = {"limit": str(limit), "consistency": consistency}
+        for name, data in (("prefix", prefix), ("delimiter", delimiter)):
+            if data:
+                query[name] = quote_from_bytes(data, safe="")
+        if revision:
+            query["revision"] = str(revision)
+        if cursor is not None:
+            query["cursor"] = cursor
+        if is_descending:
+            query["order"] = "desc"
+        if keys_only:
+            query["keys_only"] = "true"
+        answer = await self._call(_Request("GET", "/v1/kv", query, has_deadline=True))
+        body = _decode(answer, _PageBody, (200,))
+        items = tuple(each.item(body.revision) for each in body.items)
+        prefixes = tuple(_bytes(each.prefix, each.prefix_encoding) for each in body.prefixes)
+        return Page(items, prefixes, body.revision, body.next_cursor)
+
     async def put(
         self,
         key: bytes,
@@ -328,6 +403,10 @@ def key_path(key: bytes) -> str:
     if b"" in segments or b"." in segments or b".." in segments:
         return "/v1/k/" + base64.urlsafe_b64encode(key).rstrip(b"=").decode("ascii")
     return "/v1/kv/" + quote_from_bytes(key, safe="/")
+
+
+def _bytes(text: str, encoding: str) -> bytes:
+    return base64.b64decode(text) if encoding == "base64" else text.encode()
 
 
 def _conditions(if_match: int | None, *, create_only: bool = False) -> dict[str, str]:

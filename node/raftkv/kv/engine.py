@@ -61,6 +61,12 @@ class EngineReader(Protocol):
         """The greatest value in the history of ``key`` that is <= ``value``, or None."""
         ...
 
+    def hist_keys(
+        self, start: bytes, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[bytes]:
+        """The keys that have a history, as `scan` gives those of a table."""
+        ...
+
 
 class EngineWriter(EngineReader, Protocol):
     """The one write transaction: sees its own writes, and nothing is seen outside until commit."""

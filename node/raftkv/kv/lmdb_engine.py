@@ -115,6 +115,26 @@ class _Transaction:
                 is_found = cursor.set_key(key) and cursor.last_dup()
             return cast("bytes", cursor.value()) if is_found else None
 
+    def hist_keys(
+        self, start: bytes, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[bytes]:
+        with self._txn.cursor(self._history) as cursor:
+            if reverse:
+                is_beyond = end is not None and cursor.set_range(end)
+                if not (cursor.prev_nodup() if is_beyond else cursor.last()):
+                    return
+                for key in cast("Iterator[bytes]", cursor.iterprev_nodup(keys=True, values=False)):
+                    if key < start:
+                        return
+                    yield key
+            else:
+                if not (cursor.set_range(start) if start else cursor.first()):
+                    return
+                for key in cast("Iterator[bytes]", cursor.iternext_nodup(keys=True, values=False)):
+                    if end is not None and key >= end:
+                        return
+                    yield key
+
 
 class _Writer(_Transaction):
     __slots__ = ()

@@ -8,8 +8,9 @@ hypothesis test (node design, rule 3).
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import groupby
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from sortedcontainers import SortedDict
 
@@ -29,13 +30,12 @@ class Tables:
 
     def __init__(self) -> None:
         self.tables: tuple[SortedDict[bytes, bytes], ...] = tuple(SortedDict() for _ in Table)
-        # The history as one more sorted table: `_hist_prefix` of the key + value -> value.
-        self.history: SortedDict[bytes, bytes] = SortedDict()
+        # The history as one more sorted table: key and value -> value.
+        self.history: SortedDict[Pair, bytes] = SortedDict()
 
 
-def _hist_prefix(key: bytes) -> bytes:
-    """The common start of all history entries of ``key``, and of no other key's."""
-    return len(key).to_bytes(2, "big") + key
+# What a table is sorted by.
+Place = TypeVar("Place", bytes, Pair)
 
 
 def _check_key(key: bytes) -> None:
@@ -44,13 +44,13 @@ def _check_key(key: bytes) -> None:
 
 
 def _scan(
-    table: SortedDict[bytes, bytes],
-    over: Mapping[bytes, bytes | None],
-    start: bytes,
-    end: bytes | None,
+    table: SortedDict[Place, bytes],
+    over: Mapping[Place, bytes | None],
+    start: Place,
+    end: Place | None,
     *,
     reverse: bool,
-) -> Iterator[Pair]:
+) -> Iterator[tuple[Place, bytes]]:
     """`EngineReader.scan` of ``table`` with the changes ``over`` it."""
     committed = table.irange(start, end, inclusive=(True, False), reverse=reverse)
     added = sorted(
@@ -63,7 +63,7 @@ def _scan(
             yield key, value
 
 
-def _merge(table: SortedDict[bytes, bytes], changes: Mapping[bytes, bytes | None]) -> None:
+def _merge(table: SortedDict[Place, bytes], changes: Mapping[Place, bytes | None]) -> None:
     for key, value in changes.items():
         if value is None:
             table.pop(key, None)
@@ -80,7 +80,7 @@ class _View:
         self._history = engine.tables.history
         # Per table the keys changed so far; None: deleted.
         self._changes: tuple[dict[bytes, bytes | None], ...] = tuple({} for _ in Table)
-        self._hist_changes: dict[bytes, bytes | None] = {}
+        self._hist_changes: dict[Pair, bytes | None] = {}
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         if not key:
@@ -94,10 +94,16 @@ class _View:
         return _scan(self._tables[table], self._changes[table], start, end, reverse=reverse)
 
     def hist_floor(self, key: bytes, value: bytes) -> bytes | None:
-        prefix = _hist_prefix(key)
-        up_to = prefix + value + b"\0"
-        found = _scan(self._history, self._hist_changes, prefix, up_to, reverse=True)
+        places = (key, b""), (key, value + b"\0")
+        found = _scan(self._history, self._hist_changes, *places, reverse=True)
         return next((value for _, value in found), None)
+
+    def hist_keys(
+        self, start: bytes, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[bytes]:
+        places = (start, b""), None if end is None else (end, b"")
+        found = _scan(self._history, self._hist_changes, *places, reverse=reverse)
+        return (key for key, _ in groupby(key for (key, _), _ in found))
 
 
 class _Reader(_View):
@@ -158,10 +164,10 @@ class _Writer(_View):
     def hist_add(self, pairs: Sequence[Pair]) -> None:
         for key, value in pairs:
             _check_key(key)
-            self._hist_changes[_hist_prefix(key) + value] = value
+            self._hist_changes[key, value] = value
 
     def hist_delete(self, key: bytes, value: bytes) -> bool:
-        entry = _hist_prefix(key) + value
+        entry = (key, value)
         changed = self._hist_changes
         existed = (changed[entry] if entry in changed else self._history.get(entry)) is not None
         if existed:
@@ -193,8 +199,8 @@ class MemoryEngine:
 
     def size_bytes(self) -> int:
         """Bytes of all keys and values, counted afresh: for tests and slow status calls."""
-        everything = (*self.tables.tables, self.tables.history)
-        return sum(len(key) + len(value) for table in everything for key, value in table.items())
+        of_tables = (len(k) + len(v) for table in self.tables.tables for k, v in table.items())
+        return sum(of_tables) + sum(len(k) + len(v) for k, v in self.tables.history)
 
     def close(self) -> None:
         """See `Engine.close`: any later use raises `EngineError`."""

@@ -10,6 +10,7 @@ from enum import IntEnum
 import msgspec
 
 from raftkv.kv.commands import Item, Outcome
+from raftkv.kv.ranges import Page, Range
 from raftkv.raft.messages import Member, Message, NodeId
 from raftkv.storage.disk import DiskError, DiskOps, DiskResult
 
@@ -73,7 +74,7 @@ class Get(msgspec.Struct, frozen=True):
     revision: int = 0
 
 
-Query = Get
+Query = Get | Range
 
 
 class WriteRequest(msgspec.Struct, frozen=True):
@@ -85,7 +86,7 @@ class WriteRequest(msgspec.Struct, frozen=True):
 
 
 class ReadRequest(msgspec.Struct, frozen=True):
-    """Answer ``query``. Answered by `Reply` with ReadResult or Failure."""
+    """Answer ``query``. Answered by `Reply` with ReadResult or Page, or Failure."""
 
     id: RequestId
     query: Query
@@ -210,7 +211,7 @@ class Drained(msgspec.Struct, frozen=True):
     draining: bool
 
 
-Answer = Outcome | ReadResult | Bootstrapped | Drained | Failure
+Answer = Outcome | ReadResult | Page | Bootstrapped | Drained | Failure
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -4,14 +4,17 @@ Which revision a read may see is decided before it comes here (`raftkv.node.read
 only what is found there.
 """
 
+from raftkv.kv.ranges import Page, Range, read_range
 from raftkv.kv.store import Store
 from raftkv.node.events import Failure, FailureCode, Query, ReadResult
 
 
-def answer(store: Store, query: Query) -> ReadResult | Failure:
+def answer(store: Store, query: Query) -> ReadResult | Page | Failure:
     """What ``query`` finds; a failure if it asks for a revision that does not exist yet."""
     if query.revision > store.revision:
         detail = f"revision {query.revision} is in the future: the store is at {store.revision}"
         return Failure(FailureCode.FUTURE_REVISION, detail)
+    if isinstance(query, Range):
+        return read_range(store.engine, store.revision, query)
     item = store.get_at(query.key, query.revision) if query.revision else store.get(query.key)
     return ReadResult(item, store.revision)

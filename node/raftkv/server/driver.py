@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from raftkv.kv.commands import Outcome
+from raftkv.kv.ranges import Page
 from raftkv.node.events import (
     Answer,
     Bootstrapped,
@@ -248,11 +249,11 @@ class Driver:
         consistency: Consistency,
         min_revision: int,
         timeout_seconds: float,
-    ) -> ReadResult | Failure:
+    ) -> ReadResult | Page | Failure:
         """See `DriverApi`."""
         deadline = self._loop.time() + timeout_seconds
         request = ReadRequest(self._next_id(), query, consistency, min_revision, deadline)
-        answer: ReadResult | Failure = await self._ask(request)
+        answer: ReadResult | Page | Failure = await self._ask(request)
         return answer
 
     async def bootstrap(

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from raftkv.kv.commands import Outcome
+from raftkv.kv.ranges import Page
 from raftkv.node.events import Bootstrapped, Consistency, Drained, Failure, Query, ReadResult
 from raftkv.node.status import ClusterStatus, Status
 from raftkv.raft.messages import Member, NodeId
@@ -26,7 +27,7 @@ class DriverApi(Protocol):
         consistency: Consistency,
         min_revision: int,
         timeout_seconds: float,
-    ) -> Awaitable[ReadResult | Failure]:
+    ) -> Awaitable[ReadResult | Page | Failure]:
         """Answer a query at the promised consistency."""
         ...
 

@@ -8,10 +8,11 @@ import msgspec
 from raftkv.kv.commands import Command, Item, Outcome, decode_command, join_batch
 from raftkv.kv.engine import Table
 from raftkv.kv.memory_engine import MemoryEngine
+from raftkv.kv.ranges import Page
 from raftkv.kv.records import META_KEY, Meta, encode_meta
 from raftkv.kv.store import Store
 from raftkv.node import queries
-from raftkv.node.events import Bootstrapped, Consistency, Drained, Failure, Query, ReadResult
+from raftkv.node.events import Bootstrapped, Consistency, Drained, Failure, Get, Query, ReadResult
 from raftkv.node.status import ClusterStatus, MemberStatus, State, Status
 from raftkv.raft.messages import Entry, EntryType, Member, NodeId
 
@@ -139,8 +140,9 @@ class FakeDriver:
         consistency: Consistency,
         min_revision: int,
         timeout_seconds: float,
-    ) -> ReadResult | Failure:
-        self.reads.append((query.key, consistency, min_revision, timeout_seconds))
+    ) -> ReadResult | Page | Failure:
+        key = query.key if isinstance(query, Get) else query.start
+        self.reads.append((key, consistency, min_revision, timeout_seconds))
         await self._wait()
         return self.failure or queries.answer(self.store, query)
 

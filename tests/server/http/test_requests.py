@@ -165,7 +165,7 @@ def test_a_write_that_returns_the_previous_item() -> None:
         ("PUT", "ttl=30s", "not_implemented"),
         ("PUT", "lease=7", "not_implemented"),
         ("PUT", "prev=1", "bad_parameter"),
-        ("DELETE", "prefix=a", "not_implemented"),
+        ("DELETE", "prefix=a", "bad_parameter"),
     ],
 )
 def test_write_parameters_refused(method: str, query: str, code: str) -> None:

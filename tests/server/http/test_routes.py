@@ -17,6 +17,7 @@ ALL = Listener.CLIENT | Listener.ADMIN | Listener.METRICS
         ("PUT", "/v1/kv/a//b/", "/v1/kv/{key}", "a//b/"),
         ("DELETE", "/v1/kv/../..", "/v1/kv/{key}", "../.."),
         ("POST", "/v1/kv/%2e", "/v1/kv/{key}", "%2e"),
+        ("GET", "/v1/kv", "/v1/kv", ""),
         ("GET", "/v1/kv/", "/v1/kv/{key}", ""),
         ("GET", "/v1/k/YQ", "/v1/k/{base64url}", "YQ"),
         ("GET", "/v1/status", "/v1/status", ""),
@@ -39,7 +40,7 @@ def test_unknown_paths(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/kv", "/v1/txn", "/v1/watch", "/v1/leases/7", "/v1/locks/a", "/v1/cluster/members"]
+    "path", ["/v1/txn", "/v1/watch", "/v1/leases/7", "/v1/locks/a", "/v1/cluster/members"]
 )
 def test_paths_of_the_contract_that_are_not_served_say_so(path: str) -> None:
     with pytest.raises(Refused) as caught:

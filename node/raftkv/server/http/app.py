@@ -12,6 +12,7 @@ one. Nothing is decided here but how a body is read. Access logging is off; metr
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from functools import partial
 from time import perf_counter
 from typing import Final
@@ -31,6 +32,7 @@ from raftkv.server.http.problems import (
     Problem,
     Refused,
 )
+from raftkv.server.http.render import StreamBroken
 from raftkv.server.http.requests import is_local_host
 from raftkv.server.http.routes import Listener
 from raftkv.server.http.settings import HttpSettings
@@ -63,10 +65,28 @@ class HttpServer(LimitedServer):
             response = self._handlers.renderer.problem(problem)
         now = perf_counter()
         self._metrics.observe_request(asked.route, asked.method, response.status, now - started_at)
+        if response.stream is not None:
+            return await self._send_stream(request, response.headers, response.stream)
         sent = web.Response(status=response.status, headers=response.headers, body=response.body)
         # A body left unread is in the way of a next request.
         if self._must_close(now) or not request.content.is_eof():
             sent.force_close()
+        return sent
+
+    async def _send_stream(
+        self, request: web.BaseRequest, headers: dict[str, str], stream: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
+        sent = web.StreamResponse(headers=headers)
+        if self._must_close(perf_counter()) or not request.content.is_eof():
+            sent.force_close()
+        await sent.prepare(request)
+        try:
+            async for part in stream:
+                await sent.write(part)
+        except StreamBroken:
+            # Without the last chunk the client knows that this is not all.
+            if request.transport is not None:
+                request.transport.abort()
         return sent
 
     def _must_close(self, now: float) -> bool:

@@ -6,19 +6,27 @@ went away) cancels its call of the node.
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from raftkv.kv.commands import encode_command
-from raftkv.node.events import Failure, Get
+from raftkv.kv.ranges import Page
+from raftkv.node.events import Consistency, Failure, FailureCode, Get, ReadResult
 from raftkv.node.status import State, Status
 from raftkv.server.driver_api import DriverApi
-from raftkv.server.http import requests
+from raftkv.server.http import ranges, requests
 from raftkv.server.http.problems import WRONG_CLUSTER, Refused, problem_of
-from raftkv.server.http.render import Renderer, Response, cluster_body, hex_id, status_body
+from raftkv.server.http.render import (
+    Renderer,
+    Response,
+    StreamBroken,
+    cluster_body,
+    hex_id,
+    status_body,
+)
 from raftkv.server.http.requests import Headers, WriteOp
 from raftkv.server.http.routes import ROUTES, Listener, Match, match_route
 from raftkv.server.http.settings import HttpSettings
@@ -109,7 +117,59 @@ class Handlers:
         )
         if isinstance(answer, Failure):
             return self._failed(answer)
+        assert isinstance(answer, ReadResult)
         return self.renderer.read(asked, answer)
+
+    async def read_range(self, request: Request, _match: Match, query: str) -> Response:
+        """`GET` and `HEAD` of a range."""
+        asked = ranges.parse_range(query, request.headers.getall("Accept", []))
+        deadline = time.monotonic() + asked.timeout_seconds
+        page = await self._driver.read(
+            asked.first, asked.consistency, asked.min_revision, asked.timeout_seconds
+        )
+        if isinstance(page, Failure):
+            return self._failed(page)
+        assert isinstance(page, Page)
+        consistency, revision = asked.consistency, page.revision
+        if asked.as_lines and request.method != "HEAD":
+            stream = self._lines(asked, page)
+            return self.renderer.read_lines(consistency, revision, stream)
+        pages, count, size = [page], page.count, ranges.page_bytes(page)
+        while page.resume is not None and (
+            asked.first.count_only or (count < asked.first.limit and size < ranges.PAGE_BYTES_MAX)
+        ):
+            following = await self._next_piece(asked, page, count, deadline - time.monotonic())
+            if isinstance(following, Failure):
+                return self._failed(following)
+            page = following
+            pages.append(page)
+            count += page.count
+            size += ranges.page_bytes(page)
+        body = ranges.page_body(asked, pages)
+        return self.renderer.read_json(consistency, revision, body)
+
+    async def _lines(self, asked: ranges.ReadRange, page: Page) -> AsyncIterator[bytes]:
+        """All of a range from ``page`` on; each piece has the whole timeout for itself."""
+        count = page.count
+        yield ranges.page_lines(asked, page)
+        while page.resume is not None and count < asked.first.limit:
+            following = await self._next_piece(asked, page, count, asked.timeout_seconds)
+            if isinstance(following, Failure):
+                raise StreamBroken(following.detail)
+            page = following
+            count += page.count
+            yield ranges.page_lines(asked, page)
+
+    async def _next_piece(
+        self, asked: ranges.ReadRange, page: Page, count: int, seconds: float
+    ) -> Page | Failure:
+        """What follows ``page``, from this node's store: the revision is chosen already."""
+        if seconds <= 0:
+            return Failure(FailureCode.DEADLINE, "the deadline passed while reading the range")
+        piece = asked.next_piece(page, 0 if asked.first.count_only else count)
+        following = await self._driver.read(piece, Consistency.LOCAL, page.revision, seconds)
+        assert isinstance(following, Page | Failure)
+        return following
 
     async def write_key(self, request: Request, match: Match, query: str) -> Response:
         """`PUT`, `DELETE` and `POST` of a key."""

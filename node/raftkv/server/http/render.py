@@ -4,6 +4,7 @@ Header values are numbers, tags and constants: nothing a client sent is ever ech
 """
 
 import base64
+from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -35,15 +36,22 @@ REVISION: Final = "X-RaftKV-Revision"
 _ENCODER: Final = msgspec.json.Encoder()
 
 
+class StreamBroken(Exception):  # noqa: N818 the client is told by the broken connection
+    """A streamed answer cannot be finished."""
+
+
 class Response(NamedTuple):
     """An answer, before any HTTP library has seen it."""
 
     status: int
     headers: dict[str, str]
     body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None  # instead of a body; may end in `StreamBroken`
 
 
-class _ItemBody(msgspec.Struct):
+class ItemBody(msgspec.Struct):
+    """A JSON item, field by field."""
+
     key: str
     key_encoding: str
     value: str
@@ -59,13 +67,13 @@ class _WrittenBody(msgspec.Struct, omit_defaults=True):
     key_encoding: str
     revision: int
     version: int
-    prev: _ItemBody | msgspec.UnsetType | None = msgspec.UNSET  # unset: not asked for
+    prev: ItemBody | msgspec.UnsetType | None = msgspec.UNSET  # unset: not asked for
 
 
 class _DeletedBody(msgspec.Struct, omit_defaults=True):
     deleted: int
     revision: int
-    prev: _ItemBody | msgspec.UnsetType | None = msgspec.UNSET
+    prev: ItemBody | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _ProblemBody(msgspec.Struct):
@@ -95,8 +103,9 @@ def _lease(item: Item) -> str:
     return hex_id(item.lease) if item.lease else "0"
 
 
-def _item_body(item: Item) -> _ItemBody:
-    return _ItemBody(
+def item_body(item: Item) -> ItemBody:
+    """The JSON item of ``item``."""
+    return ItemBody(
         *text_of(item.key),
         *text_of(item.value),
         item.create_revision,
@@ -156,13 +165,13 @@ class Renderer:
             return Response(304, headers)
         if not asked.as_json:
             return Response(200, headers, item.value)
-        return Response(200, headers, _ENCODER.encode(_item_body(item)))
+        return Response(200, headers, _ENCODER.encode(item_body(item)))
 
     def write(self, asked: WriteKey, outcome: Outcome) -> Response:
         """What became of a write."""
-        prev: _ItemBody | msgspec.UnsetType | None = msgspec.UNSET
+        prev: ItemBody | msgspec.UnsetType | None = msgspec.UNSET
         if isinstance(outcome, Returned):
-            prev = None if outcome.previous is None else _item_body(outcome.previous)
+            prev = None if outcome.previous is None else item_body(outcome.previous)
             outcome = outcome.outcome
         match outcome:
             case Written():
@@ -190,6 +199,21 @@ class Renderer:
                 return self.problem(
                     Problem(TOO_LARGE, detail, revision=outcome.revision), outcome.revision
                 )
+
+    def read_json(self, consistency: Consistency, revision: int, value: object) -> Response:
+        """200 with what a read found, as plain values."""
+        headers = self._reads[consistency, True].copy()
+        headers[REVISION] = str(revision)
+        return Response(200, headers, _ENCODER.encode(value))
+
+    def read_lines(
+        self, consistency: Consistency, revision: int, stream: AsyncIterator[bytes]
+    ) -> Response:
+        """200 with lines of JSON that are read while they are sent."""
+        headers = self._reads[consistency, True].copy()
+        headers["Content-Type"] = "application/x-ndjson"
+        headers[REVISION] = str(revision)
+        return Response(200, headers, stream=stream)
 
     def redirect(self, location: str, revision: int) -> Response:
         """Ask again at the leader, with the same method and body."""

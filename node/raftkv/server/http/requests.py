@@ -10,7 +10,6 @@ Idempotency-Key or a fence that went unheeded would be a broken promise.
 
 import ipaddress
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -31,7 +30,9 @@ from raftkv.kv.commands import (
 )
 from raftkv.node.events import Consistency
 from raftkv.raft.messages import Member, NodeId
+from raftkv.server.http import parameters as take
 from raftkv.server.http.conditions import EntityTags, parse_tags, write_condition
+from raftkv.server.http.parameters import TIMEOUT_SECONDS_DEFAULT
 from raftkv.server.http.problems import (
     BAD_BODY,
     BAD_PARAMETER,
@@ -44,8 +45,6 @@ from raftkv.server.http.problems import (
 )
 from raftkv.server.http.targets import parse_query
 
-TIMEOUT_SECONDS_DEFAULT: Final = 5.0
-TIMEOUT_SECONDS_MAX: Final = 60.0
 # Room for a list of some hundred members.
 JSON_BODY_BYTES_MAX: Final = 64 << 10
 
@@ -60,9 +59,6 @@ _IF_MATCH: Final = istr("If-Match")
 _IF_NONE_MATCH: Final = istr("If-None-Match")
 _ORIGIN: Final = istr("Origin")
 
-_REVISION_MAX: Final = 2**63 - 1
-_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
-_DURATION_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _HOST_PORT: Final = r"([0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}\Z"
 
 
@@ -205,10 +201,10 @@ def parse_read(key: bytes, query: str, headers: Headers) -> ReadKey:
     revision = 0
     if query:
         parameters = parse_query(query, ("consistency", "min_revision", "revision", "timeout"))
-        revision = _revision(parameters.get("revision"))
-        consistency = _consistency(parameters.get("consistency"))
-        min_revision = _min_revision(parameters.get("min_revision"))
-        timeout = _timeout(parameters.get("timeout"))
+        revision = take.revision(parameters.get("revision"))
+        consistency = take.consistency(parameters.get("consistency"))
+        min_revision = take.min_revision(parameters.get("min_revision"))
+        timeout = take.timeout(parameters.get("timeout"))
     return ReadKey(
         key,
         revision,
@@ -233,9 +229,9 @@ def parse_write(method: str, key: bytes, query: str, headers: Headers) -> WriteK
         parameters = parse_query(query, ("op", *known) if method == "POST" else known)
         if method == "POST":
             op = _post_op(parameters.get("op"))
-        timeout = _timeout(parameters.get("timeout"))
-        may_redirect = _flag("redirect", parameters.get("redirect"))
-        returns_previous = _flag("prev", parameters.get("prev"))
+        timeout = take.timeout(parameters.get("timeout"))
+        may_redirect = take.flag("redirect", parameters.get("redirect"))
+        returns_previous = take.flag("prev", parameters.get("prev"))
     condition = write_condition(headers.getall(_IF_MATCH, []), headers.getall(_IF_NONE_MATCH, []))
     return WriteKey(op, key, condition, timeout, may_redirect, returns_previous)
 
@@ -262,18 +258,6 @@ def _quality(parameters: Sequence[str]) -> float:
     return 1.0
 
 
-def _consistency(text: str | None) -> Consistency:
-    match text:
-        case None | "linearizable":
-            return Consistency.LINEARIZABLE
-        case "local":
-            return Consistency.LOCAL
-        case "bounded":
-            raise Refused(NOT_IMPLEMENTED, "this version does not implement consistency=bounded")
-        case _:
-            raise Refused(BAD_PARAMETER, "consistency is linearizable or local")
-
-
 def _post_op(text: str | None) -> WriteOp:
     match text:
         case "append":
@@ -282,41 +266,6 @@ def _post_op(text: str | None) -> WriteOp:
             raise Refused(NOT_IMPLEMENTED, "this version does not implement op=increment")
         case _:
             raise Refused(BAD_PARAMETER, "POST to a key needs op=append")
-
-
-def _min_revision(text: str | None) -> int:
-    return 0 if text is None else _number("min_revision", text, 0, _REVISION_MAX, "2^63 - 1")
-
-
-def _revision(text: str | None) -> int:
-    return 0 if text is None else _number("revision", text, 1, _REVISION_MAX, "2^63 - 1")
-
-
-def _number(name: str, text: str, least: int, most: int, most_text: str) -> int:
-    is_number = text.isascii() and text.isdigit() and len(text) <= 19
-    if not (is_number and least <= int(text) <= most):
-        raise Refused(BAD_PARAMETER, f"{name} is a number from {least} to {most_text}")
-    return int(text)
-
-
-def _timeout(text: str | None) -> float:
-    if text is None:
-        return TIMEOUT_SECONDS_DEFAULT
-    match = _DURATION.fullmatch(text)
-    seconds = float(match[1]) * _DURATION_SECONDS[match[2]] if match else 0.0
-    if not 0.0 < seconds <= TIMEOUT_SECONDS_MAX:
-        raise Refused(BAD_PARAMETER, "timeout is a duration above 0 and up to 60s, as in 500ms")
-    return seconds
-
-
-def _flag(name: str, text: str | None) -> bool:
-    match text:
-        case None | "false":
-            return False
-        case "true":
-            return True
-        case _:
-            raise Refused(BAD_PARAMETER, f"{name} is true or false")
 
 
 # ---- cluster and operations -----------------------------------------------------------------
@@ -364,7 +313,7 @@ def parse_drain(method: str, query: str, body: bytes) -> SetDrain:
 def parse_verbose(query: str) -> bool:
     """GET /readyz: whether every check is to be listed."""
     verbose = parse_query(query, ("verbose",)).get("verbose")
-    return verbose == "" or _flag("verbose", verbose)
+    return verbose == "" or take.flag("verbose", verbose)
 
 
 def _json_body(body: bytes, shape: type[Body]) -> Body:

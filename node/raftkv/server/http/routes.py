@@ -35,6 +35,7 @@ _KEY: Final = "/v1/kv/{key}"
 _ENCODED_KEY: Final = "/v1/k/{base64url}"
 
 ROUTES: Final = (
+    Route("GET", "/v1/kv", _CLIENT, "read_range", "the items of a range, in pages or as lines"),
     Route("GET", _KEY, _CLIENT, "read_key", "the value of a key, or its JSON item"),
     Route("PUT", _KEY, _CLIENT, "write_key", "store the body as the value of a key"),
     Route("DELETE", _KEY, _CLIENT, "write_key", "remove a key"),
@@ -57,7 +58,7 @@ ROUTES: Final = (
 
 # First segments of the API contract that this version does not serve.
 _UNSERVED: Final = (
-    "/v1/kv", "/v1/txn", "/v1/watch", "/v1/leases", "/v1/locks", "/v1/backup",
+    "/v1/txn", "/v1/watch", "/v1/leases", "/v1/locks", "/v1/backup",
     "/v1/cluster/members", "/v1/cluster/leader", "/v1/maintenance/snapshot",
     "/v1/maintenance/compact",
 )  # fmt: skip

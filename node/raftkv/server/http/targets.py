@@ -30,11 +30,7 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Query parameters of the API contract that this version does not serve. Leaving one out of what
 # is done would break a promise (a key that outlives its ttl), so each is refused by name.
 _UNSERVED_PARAMETERS: Final = frozenset(
-    {
-        "after", "all", "by", "count_only", "cursor", "delimiter", "end", "from", "keys_only",
-        "lease", "limit", "max_stale", "order", "prefix", "start", "token",
-        "ttl", "wait",
-    }
+    {"after", "all", "by", "from", "lease", "max_stale", "token", "ttl", "wait"}
 )  # fmt: skip
 
 
@@ -68,12 +64,26 @@ def key_of_base64url(text: str) -> bytes:
 
 def parse_query(query: str, known: Collection[str]) -> dict[str, str]:
     """The parameters of a query string, each in ``known`` and given once."""
-    parameters: dict[str, str] = {}
+    given = parse_query_bytes(query, known)
+    return {name: query_text(name, value) for name, value in given.items()}
+
+
+def query_text(name: str, value: bytes) -> str:
+    """The value of the parameter ``name`` as text."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise Refused(BAD_PARAMETER, f"query parameter {name!r} is not UTF-8") from None
+
+
+def parse_query_bytes(query: str, known: Collection[str]) -> dict[str, bytes]:
+    """As `parse_query`, with values that may be any bytes."""
+    parameters: dict[str, bytes] = {}
     if not query:
         return parameters
     for part in query.split("&"):
         raw_name, _, raw_value = part.partition("=")
-        name = _query_text(raw_name)
+        name = _unescaped(raw_name).decode(errors="backslashreplace")
         if name not in known:
             if name in _UNSERVED_PARAMETERS:
                 detail = f"this version does not implement the query parameter {name!r} here"
@@ -81,7 +91,7 @@ def parse_query(query: str, known: Collection[str]) -> dict[str, str]:
             raise Refused(BAD_PARAMETER, f"unknown query parameter {quoted(name)}")
         if name in parameters:
             raise Refused(BAD_PARAMETER, f"query parameter {name!r} is given more than once")
-        parameters[name] = _query_text(raw_value)
+        parameters[name] = _unescaped(raw_value)
     return parameters
 
 
@@ -103,9 +113,5 @@ def _unquote(text: str, kind: Kind) -> bytes:
     return unquote_to_bytes(text)
 
 
-def _query_text(text: str) -> str:
-    data = _unquote(text.replace("+", " "), BAD_PARAMETER)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise Refused(BAD_PARAMETER, f"{quoted(text)} is not UTF-8") from None
+def _unescaped(text: str) -> bytes:
+    return _unquote(text.replace("+", " "), BAD_PARAMETER)

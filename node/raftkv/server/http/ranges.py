@@ -1,0 +1,199 @@
+"""Ranges of keys over HTTP: what a request asks, its cursor, and the answer's body. Pure.
+
+Called by `raftkv.server.http.handlers`. A range is read in pieces, each short; a page of JSON is
+made of as many as its limits allow, a stream of lines of all. A cursor holds the pinned revision,
+the place and a checksum of the range it belongs to; the client repeats the other parameters.
+"""
+
+import base64
+import binascii
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from raftkv.kv.ranges import Page, Range, end_of_prefix
+from raftkv.node.events import Consistency
+from raftkv.server.http import parameters as take
+from raftkv.server.http.problems import BAD_PARAMETER, Refused, quoted
+from raftkv.server.http.render import item_body, text_of
+from raftkv.server.http.targets import KEY_BYTES_MAX, parse_query_bytes, query_text
+
+LIMIT_DEFAULT: Final = 1000
+LIMIT_MAX: Final = 10_000
+PAGE_BYTES_MAX: Final = 4 << 20  # of keys and values; the last piece may go beyond
+
+# What one piece may hold and look at, so that it takes about 2 ms (node design, rule 26).
+_PIECE_BYTES_MAX: Final = 256 << 10
+_PIECE_SCAN_MAX: Final = 500
+
+_NAMES: Final = (
+    "prefix", "start", "end", "limit", "cursor", "keys_only", "count_only", "delimiter", "order",
+    "revision", "consistency", "min_revision", "timeout",
+)  # fmt: skip
+_BYTES: Final = frozenset({"prefix", "start", "end", "delimiter"})  # of any value
+_UNLIMITED: Final = 2**63 - 1
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class _Cursor(msgspec.Struct, frozen=True, array_like=True):
+    revision: int
+    checksum: int  # of the range it belongs to
+    place: bytes
+
+
+_CURSOR_DECODER: Final = msgspec.msgpack.Decoder(_Cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRange:
+    """Answer the items of a range."""
+
+    first: Range  # the first piece
+    consistency: Consistency
+    min_revision: int
+    timeout_seconds: float
+    as_lines: bool  # every item is a line of its own, without end
+    checksum: int
+
+    def next_piece(self, page: Page, count: int) -> Range:
+        """The piece after ``page``, when ``count`` items and prefixes were given so far."""
+        assert page.resume is not None, "the range is complete"
+        return _resumed(self.first, page.revision, page.resume, self.first.limit - count)
+
+    def cursor(self, page: Page) -> str | None:
+        """How the client asks for what follows ``page``; None at the end of the range."""
+        if page.resume is None:
+            return None
+        cursor = _Cursor(page.revision, self.checksum, page.resume)
+        data = msgspec.msgpack.encode(cursor)
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def parse_range(query: str, accept: list[str]) -> ReadRange:
+    """GET /v1/kv. The detail of a refusal names the parameter."""
+    given = parse_query_bytes(query, _NAMES)
+    start, end = parse_bounds(given)
+    prefix, delimiter = given.get("prefix", b""), given.get("delimiter", b"")
+    text = {name: query_text(name, value) for name, value in given.items() if name not in _BYTES}
+    as_lines = wants_lines(accept)
+    is_descending = _order(text.get("order")) == "desc"
+    with_values = not take.flag("keys_only", text.get("keys_only"))
+    first = Range(
+        start=start,
+        end=end,
+        revision=take.revision(text.get("revision")),
+        is_descending=is_descending,
+        limit=_limit(text.get("limit"), _UNLIMITED if as_lines else LIMIT_DEFAULT),
+        bytes_max=_PIECE_BYTES_MAX,
+        scan_max=_PIECE_SCAN_MAX,
+        with_values=with_values,
+        count_only=take.flag("count_only", text.get("count_only")),
+        delimiter=delimiter,
+        prefix_bytes=len(prefix),
+    )
+    checksum = zlib.crc32(repr((prefix, start, end, delimiter, is_descending)).encode())
+    consistency = take.consistency(text.get("consistency"))
+    min_revision = take.min_revision(text.get("min_revision"))
+    if "cursor" in text:
+        first = _at_cursor(first, _cursor(text["cursor"]), checksum)
+        # The revision is chosen already: any node that has reached it gives the same page.
+        consistency, min_revision = Consistency.LOCAL, max(min_revision, first.revision)
+    timeout = take.timeout(text.get("timeout"))
+    if as_lines and first.count_only:
+        raise Refused(BAD_PARAMETER, "count_only has no lines: ask for application/json")
+    return ReadRange(first, consistency, min_revision, timeout, as_lines, checksum)
+
+
+def parse_bounds(given: dict[str, bytes]) -> tuple[bytes, bytes | None]:
+    """The first key of a range and the first beyond it, from prefix, start and end."""
+    for name in _BYTES & given.keys():
+        if len(given[name]) > KEY_BYTES_MAX:
+            raise Refused(BAD_PARAMETER, f"{name} is longer than a key can be, 511 bytes")
+    start, end = given.get("start", b""), given.get("end") or None
+    if end is not None and start > end:
+        raise Refused(BAD_PARAMETER, "start is beyond end")
+    prefix = given.get("prefix", b"")
+    beyond = end_of_prefix(prefix)
+    ends = [each for each in (end, beyond) if each is not None]
+    return max(start, prefix), min(ends, default=None)
+
+
+def wants_lines(accept: list[str]) -> bool:
+    """Whether Accept names application/x-ndjson."""
+    ranges = ",".join(accept).lower().split(",")
+    return any(each.partition(";")[0].strip() == "application/x-ndjson" for each in ranges)
+
+
+def _order(text: str | None) -> str:
+    if text not in (None, "asc", "desc"):
+        raise Refused(BAD_PARAMETER, "order is asc or desc")
+    return text or "asc"
+
+
+def _limit(text: str | None, default: int) -> int:
+    return default if text is None else take.number("limit", text, 1, LIMIT_MAX, str(LIMIT_MAX))
+
+
+def _cursor(text: str) -> _Cursor:
+    try:
+        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        return _CURSOR_DECODER.decode(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (UnicodeEncodeError, binascii.Error, msgspec.DecodeError):
+        raise Refused(BAD_PARAMETER, f"cursor {quoted(text)} is none of this server") from None
+
+
+def _at_cursor(first: Range, cursor: _Cursor, checksum: int) -> Range:
+    is_inside = first.start <= cursor.place and (first.end is None or cursor.place <= first.end)
+    is_same = cursor.checksum == checksum and first.revision in (0, cursor.revision)
+    if not (is_inside and is_same and 1 <= cursor.revision < 2**63 and len(cursor.place) <= 511):
+        detail = "cursor belongs to another range: repeat the parameters of the first page"
+        raise Refused(BAD_PARAMETER, detail)
+    return _resumed(first, cursor.revision, cursor.place, first.limit)
+
+
+def _resumed(first: Range, revision: int, place: bytes, limit: int) -> Range:
+    if first.is_descending:
+        return msgspec.structs.replace(first, end=place, revision=revision, limit=limit)
+    return msgspec.structs.replace(first, start=place, revision=revision, limit=limit)
+
+
+# ---- bodies ---------------------------------------------------------------------------------
+
+
+def page_body(asked: ReadRange, pages: list[Page]) -> dict[str, object]:
+    """A page of JSON, from its pieces."""
+    revision = pages[0].revision
+    if asked.first.count_only:
+        return {"revision": revision, "count": sum(page.count for page in pages)}
+    found = [each for page in pages for each in _bodies(asked, page)]
+    return {
+        "revision": revision,
+        "items": [each for each in found if "key" in each],
+        "prefixes": [each for each in found if "key" not in each],
+        "next_cursor": asked.cursor(pages[-1]),
+    }
+
+
+def page_lines(asked: ReadRange, page: Page) -> bytes:
+    """A piece as lines of JSON."""
+    return b"".join(_ENCODER.encode(each) + b"\n" for each in _bodies(asked, page))
+
+
+def page_bytes(page: Page) -> int:
+    """What counts towards `PAGE_BYTES_MAX`."""
+    return sum(len(item.key) + len(item.value) for item in page.items)
+
+
+def _bodies(asked: ReadRange, page: Page) -> list[dict[str, object]]:
+    bodies: list[dict[str, object]] = []
+    for item in page.items:
+        body = msgspec.structs.asdict(item_body(item))
+        if not asked.first.with_values:
+            del body["value"], body["value_encoding"]
+        bodies.append(body)
+    for prefix in page.prefixes:
+        text, encoding = text_of(prefix)
+        bodies.append({"prefix": text, "prefix_encoding": encoding})
+    return bodies
