@@ -98,6 +98,15 @@ def test_get_as_of_a_revision(driver: FakeDriver) -> None:
     assert "in the future" in future.stderr
 
 
+def test_incr(driver: FakeDriver) -> None:
+    assert raftkv("incr", "n").stdout == "1\n"
+    assert raftkv("incr", "n", "--by", "-3").stdout == "-2\n"
+    assert json.loads(raftkv("incr", "n", "-o", "json").stdout)["value"] == -1
+    raftkv("put", "n", "text")
+    refused = raftkv("incr", "n")
+    assert (refused.exit_code, refused.stderr) == (1, "Error: the value is no number\n")
+
+
 def test_ls(driver: FakeDriver) -> None:
     for key in ("a/1", "a/2", "b"):
         raftkv("put", key, "v")

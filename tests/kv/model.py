@@ -5,15 +5,21 @@ from raftkv.kv.commands import (
     Command,
     Condition,
     ConditionFailed,
+    CounterOverflow,
     Delete,
     Deleted,
+    DeleteRange,
+    Increment,
+    Incremented,
     Item,
     KeyCommand,
+    NotACounter,
     Outcome,
     Put,
     Returned,
     ReturnPrevious,
     TooLarge,
+    TooManyKeys,
     Written,
 )
 
@@ -37,9 +43,20 @@ class Model:
         if isinstance(command, ReturnPrevious):
             previous = self.items.get(command.command.key)
             outcome = self._write(command.command)
-            if isinstance(outcome, Written | Deleted):
+            if isinstance(outcome, Written | Deleted | Incremented):
                 return Returned(outcome, previous)
             return outcome
+        if isinstance(command, DeleteRange):
+            start, end = command.start, command.end
+            kept = {
+                k: v for k, v in self.items.items() if k < start or (end is not None and k >= end)
+            }
+            removed = len(self.items) - len(kept)
+            if removed > command.keys_max:
+                return TooManyKeys(self.revision)
+            if removed:
+                self.states.append(kept)
+            return Deleted(self.revision, removed)
         return self._write(command)
 
     def _write(self, command: KeyCommand) -> Outcome:
@@ -52,18 +69,36 @@ class Model:
                 return Deleted(self.revision, 0)
             self.states.append({k: v for k, v in self.items.items() if k != command.key})
             return Deleted(self.revision, 1)
+        if isinstance(command, Increment):
+            return self._increment(command, old)
         value = self._new_value(command, old)
         if isinstance(command, Append) and len(value) > command.value_bytes_max:
             return TooLarge(self.revision, len(value))
+        return self._store(command.key, value, old)
+
+    def _increment(self, command: Increment, old: Item | None) -> Outcome:
+        text = old.value.decode("latin-1") if old else "0"
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 19):
+            return NotACounter(self.revision)
+        if not -(2**63) <= int(text) < 2**63:
+            return NotACounter(self.revision)
+        total = int(text) + command.by
+        if not -(2**63) <= total < 2**63:
+            return CounterOverflow(self.revision, int(text))
+        written = self._store(command.key, b"%d" % total, old)
+        return Incremented(written.revision, written.version, total)
+
+    def _store(self, key: bytes, value: bytes, old: Item | None) -> Written:
         revision = self.revision + 1
         new = Item(
-            key=command.key,
+            key=key,
             value=value,
             create_revision=old.create_revision if old else revision,
             mod_revision=revision,
             version=old.version + 1 if old else 1,
         )
-        self.states.append({**self.items, command.key: new})
+        self.states.append({**self.items, key: new})
         return Written(revision, new.version)
 
     @staticmethod

@@ -13,6 +13,8 @@ from raftkv.kv.commands import (
     Command,
     Condition,
     Delete,
+    DeleteRange,
+    Increment,
     Put,
     ReturnPrevious,
     encode_command,
@@ -67,10 +69,22 @@ conditions = st.none() | st.builds(
     exists=st.none() | st.booleans(),
 )
 
+# Values that are counters, close to being one, or about to overflow.
+values = st.binary(max_size=6) | st.sampled_from(
+    (b"0", b"-7", b"+7", b" 7", b"7\n", b"-", b"007", b"%d" % (2**63 - 1), b"%d" % 2**63)
+)
+steps = st.sampled_from((1, -1, 5, 2**63 - 1, -(2**63)))
+bounds = st.sampled_from((b"", *KEYS))
+
 key_commands = st.one_of(
-    st.builds(Put, st.sampled_from(KEYS), st.binary(max_size=6), conditions),
+    st.builds(Put, st.sampled_from(KEYS), values, conditions),
+    st.builds(Increment, st.sampled_from(KEYS), steps, conditions),
     st.builds(Delete, st.sampled_from(KEYS), conditions),
     st.builds(Append, st.sampled_from(KEYS), st.binary(max_size=6), st.integers(0, 14), conditions),
 )
 
-commands = st.one_of(key_commands, st.builds(ReturnPrevious, key_commands))
+commands = st.one_of(
+    key_commands,
+    st.builds(ReturnPrevious, key_commands),
+    st.builds(DeleteRange, bounds, st.none() | bounds, st.integers(0, 4)),
+)

@@ -12,14 +12,20 @@ from raftkv.kv.commands import (
     Command,
     Condition,
     ConditionFailed,
+    CounterOverflow,
     Delete,
     Deleted,
+    DeleteRange,
+    Increment,
+    Incremented,
     Item,
+    NotACounter,
     Outcome,
     Put,
     Returned,
     ReturnPrevious,
     TooLarge,
+    TooManyKeys,
     Written,
     decode_batch,
     decode_command,
@@ -41,12 +47,23 @@ any_key_command = st.one_of(
     st.builds(Put, keys, st.binary(), any_condition),
     st.builds(Delete, keys, any_condition),
     st.builds(Append, keys, st.binary(), u64, any_condition),
+    st.builds(Increment, keys, st.integers(-(2**63), 2**63 - 1), any_condition),
 )
-any_command = st.one_of(any_key_command, st.builds(ReturnPrevious, any_key_command))
+bounds = st.binary(max_size=511)
+i64 = st.integers(-(2**63), 2**63 - 1)
+any_command = st.one_of(
+    any_key_command,
+    st.builds(ReturnPrevious, any_key_command),
+    st.builds(DeleteRange, bounds, st.none() | bounds, st.integers(0, 65535)),
+)
 any_item = st.builds(Item, keys, st.binary(), u64, u64, u64, u64)
 any_done = st.one_of(st.builds(Written, u64, u64), st.builds(Deleted, u64, u64))
 any_outcome = st.one_of(
     any_done,
+    st.builds(Incremented, u64, u64, i64),
+    st.builds(NotACounter, u64),
+    st.builds(CounterOverflow, u64, i64),
+    st.builds(TooManyKeys, u64),
     st.builds(Returned, any_done, st.none() | any_item),
     st.builds(ConditionFailed, u64, u64),
     st.builds(TooLarge, u64, u64),
@@ -122,6 +139,8 @@ def test_a_key_that_no_engine_could_store_does_not_decode(key: bytes, make: type
         (Delete(b"k", Condition(exists=True)), "9302c4016b92c0c3"),
         (Append(b"k", b"v", 9), "9503c4016bc4017609c0"),
         (ReturnPrevious(Delete(b"k")), "92049302c4016bc0"),
+        (DeleteRange(b"", None, 10_000), "9405c400c0cd2710"),
+        (Increment(b"k", -1), "9406c4016bffc0"),
     ],
 )
 def test_rule_27_the_bytes_of_a_command_stay_as_they_are(command: Command, encoded: str) -> None:
@@ -137,6 +156,10 @@ def test_rule_27_the_bytes_of_a_command_stay_as_they_are(command: Command, encod
         (Deleted(7, 1), "93020701"),
         (ConditionFailed(7, 5), "93030705"),
         (TooLarge(7, 9), "93040709"),
+        (Incremented(7, 2, -1), "94060702ff"),
+        (NotACounter(7), "920707"),
+        (CounterOverflow(7, 5), "93080705"),
+        (TooManyKeys(7), "920907"),
         (Returned(Written(7, 2), None), "930593010702c0"),
     ],
 )

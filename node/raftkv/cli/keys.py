@@ -113,6 +113,23 @@ def get_command(
             Console().print(table)
 
 
+@click.command("incr")
+@_key
+@click.option("--by", type=int, default=1, show_default=True, metavar="N", help="What to add.")
+@client_options
+def incr_command(session: Session, *, key: str, by: int) -> None:
+    """Add to the number under KEY, which is 0 if there is none, and print the sum."""
+
+    async def call(client: KvClient) -> int:
+        return await client.increment(bytes_of(key), by)
+
+    total = session.run(call)
+    if session.form is Form.JSON:
+        print_json({**text_fields("key", bytes_of(key)), "value": total})
+    else:
+        click.echo(total)
+
+
 @click.command("ls")
 @click.argument("prefix", default="")
 @click.option("--delimiter", default="", help="Show what is deeper than this as one prefix.")

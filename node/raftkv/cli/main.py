@@ -7,7 +7,14 @@ from typing import Final
 
 import click
 
-from raftkv.cli.keys import append_command, del_command, get_command, ls_command, put_command
+from raftkv.cli.keys import (
+    append_command,
+    del_command,
+    get_command,
+    incr_command,
+    ls_command,
+    put_command,
+)
 from raftkv.cli.local import local_command
 from raftkv.cli.node_command import node_command
 from raftkv.cli.status_command import status_command
@@ -22,7 +29,7 @@ Start a cluster on this machine, then write and read a key:
     raftkv put greeting hello
     raftkv get greeting
 
-put, get, ls, del, append and status talk to any node of a cluster. They look for one at
+put, get, ls, del, append, incr and status talk to any node of a cluster. They look for one at
 http://127.0.0.1:7400, 7410 and 7420, where `raftkv local` serves, unless --endpoint or
 RAFTKV_ENDPOINTS names others.
 """
@@ -44,6 +51,7 @@ for _command in (
     get_command,
     del_command,
     append_command,
+    incr_command,
     ls_command,
     status_command,
 ):

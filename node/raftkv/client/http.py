@@ -90,6 +90,10 @@ class _ItemBody(msgspec.Struct, frozen=True):
         )
 
 
+class _CounterBody(msgspec.Struct, frozen=True):
+    value: str
+
+
 class _PrefixBody(msgspec.Struct, frozen=True):
     prefix: str
     prefix_encoding: str
@@ -288,6 +292,17 @@ class KvClient:
         """Append ``suffix`` to the value, creating the key if it is absent."""
         answer = await self._write("POST", key, _conditions(if_match), suffix, {"op": "append"})
         return _decode(answer, Written, (200, 201), is_write=True)
+
+    async def increment(self, key: bytes, by: int = 1) -> int:
+        """Add ``by`` to the decimal number under ``key`` (0 if it is absent); the sum."""
+        answer = await self._write("POST", key, {}, None, {"op": "increment", "by": str(by)})
+        return int(_decode(answer, _CounterBody, (200, 201), is_write=True).value)
+
+    async def delete_prefix(self, prefix: bytes) -> Deleted:
+        """Remove the keys that begin with ``prefix`` (not empty), all or none."""
+        query = {"prefix": quote_from_bytes(prefix, safe="")}
+        answer = await self._call(_Request("DELETE", "/v1/kv", query, has_deadline=True))
+        return _decode(answer, Deleted, (200,), is_write=True)
 
     async def delete(self, key: bytes, *, if_match: int | None = None) -> Deleted:
         """Remove ``key``; removing an absent one is no error."""

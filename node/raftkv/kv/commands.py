@@ -18,6 +18,9 @@ import msgspec
 Key = Annotated[bytes, msgspec.Meta(min_length=1, max_length=511)]
 
 
+Bound = Annotated[bytes, msgspec.Meta(max_length=511)]  # of a range: no engine seeks farther
+
+
 class Condition(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A precondition on the addressed key, from If-Match and If-None-Match.
 
@@ -53,14 +56,34 @@ class Append(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     condition: Condition | None = None
 
 
+class Increment(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
+    """Add ``by`` to the decimal number under ``key``, which is 0 if it is absent."""
+
+    key: Key
+    by: int
+    condition: Condition | None = None
+
+
 class ReturnPrevious(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     """Do ``command``; answered by `Returned` with the item as it was before, if it is done."""
 
-    command: Put | Delete | Append
+    command: Put | Delete | Append | Increment
 
 
-KeyCommand = Put | Delete | Append
-Command = KeyCommand | ReturnPrevious
+class DeleteRange(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
+    """Remove the keys with ``start`` <= key < ``end`` (None: no end), all or none.
+
+    They share one revision. `TooManyKeys` if there are more than ``keys_max``, which is at most
+    65,535: their records are told apart by a sub-revision of two bytes.
+    """
+
+    start: Bound
+    end: Bound | None
+    keys_max: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+
+
+KeyCommand = Put | Delete | Append | Increment
+Command = KeyCommand | ReturnPrevious | DeleteRange
 
 
 class Written(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -96,6 +119,33 @@ class TooLarge(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     value_bytes: int
 
 
+class Incremented(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
+    """The key was stored with the number ``value``; the others as in `Written`."""
+
+    revision: int
+    version: int
+    value: int
+
+
+class NotACounter(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
+    """Nothing changed: the value is no decimal number of 64 bits with sign."""
+
+    revision: int
+
+
+class CounterOverflow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
+    """Nothing changed: the sum with ``value``, the present number, would not fit into 64 bits."""
+
+    revision: int
+    value: int
+
+
+class TooManyKeys(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
+    """Nothing changed: the range holds more keys than the command may remove."""
+
+    revision: int
+
+
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A key and all that is known of it."""
 
@@ -110,11 +160,21 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Returned(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
     """`ReturnPrevious` was done. ``previous`` is None when the key did not exist."""
 
-    outcome: Written | Deleted
+    outcome: Written | Deleted | Incremented
     previous: Item | None
 
 
-Outcome = Written | Deleted | ConditionFailed | TooLarge | Returned
+Outcome = (
+    Written
+    | Deleted
+    | ConditionFailed
+    | TooLarge
+    | Returned
+    | Incremented
+    | NotACounter
+    | CounterOverflow
+    | TooManyKeys
+)
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -7,21 +7,29 @@ the changes then go out with one `putmulti` per table (node design, rules 26 and
 Deterministic: depends on the tables, the slice's start and the commands alone (rule 19).
 """
 
-from typing import assert_never
+import re
+from itertools import islice
+from typing import Final, assert_never
 
 from raftkv.kv.commands import (
     Append,
     Command,
     Condition,
     ConditionFailed,
+    CounterOverflow,
     Delete,
     Deleted,
+    DeleteRange,
+    Increment,
+    Incremented,
     Item,
+    NotACounter,
     Outcome,
     Put,
     Returned,
     ReturnPrevious,
     TooLarge,
+    TooManyKeys,
     Written,
 )
 from raftkv.kv.engine import EngineReader, EngineWriter, Pair, Table
@@ -38,6 +46,10 @@ from raftkv.kv.records import (
     rev_key,
 )
 
+_COUNTER: Final = re.compile(rb"-?[0-9]{1,19}\Z")
+_COUNTER_MIN: Final = -(2**63)
+_COUNTER_MAX: Final = 2**63 - 1
+
 
 class Slice:
     """The changes of a slice over the tables as they were before it."""
@@ -53,10 +65,12 @@ class Slice:
         # New records of REV, in the order of their keys, since revisions only grow.
         self.records: list[Pair] = []
         self._record_at: dict[bytes, bytes] = {}  # the same, to look one up
+        self._changes = 0  # of the present command: records with its revision
         self._superseded: list[Pair] = []  # for the history: records that are no longer current
 
     def execute(self, command: Command) -> Outcome:
-        """Apply one command."""
+        """Apply one command. All its changes share one revision."""
+        self._changes = 0
         match command:
             case Put():
                 return self._put(command)
@@ -64,6 +78,10 @@ class Slice:
                 return self._delete(command)
             case Append():
                 return self._append(command)
+            case Increment():
+                return self._increment(command)
+            case DeleteRange():
+                return self._delete_range(command)
             case ReturnPrevious():
                 return self._return_previous(command)
             case _:
@@ -109,18 +127,53 @@ class Slice:
             return self._condition_failed(current)
         if current is None:
             return Deleted(self.revision, 0)
+        self._remove(key, current)
+        return Deleted(self.revision, 1)
+
+    def _increment(self, command: Increment) -> Outcome:
+        current = self._look_up(command.key)
+        if not _holds(command.condition, current):
+            return self._condition_failed(current)
+        number = 0 if current is None else _counter(self._value(current))
+        if number is None:
+            return NotACounter(self.revision)
+        total = number + command.by
+        if not _COUNTER_MIN <= total <= _COUNTER_MAX:
+            return CounterOverflow(self.revision, number)
+        written = self._store(command.key, str(total).encode("ascii"), current)
+        return Incremented(written.revision, written.version, total)
+
+    def _delete_range(self, command: DeleteRange) -> Outcome:
+        keys = self._existing(command.start, command.end, command.keys_max + 1)
+        if len(keys) > command.keys_max:
+            return TooManyKeys(self.revision)
+        for key in keys:
+            current = self._look_up(key)
+            assert current is not None, "a key of the range does not exist"
+            self._remove(key, current)
+        return Deleted(self.revision, len(keys))
+
+    def _existing(self, start: bytes, end: bytes | None, count_max: int) -> list[bytes]:
+        """At least the first ``count_max`` keys of a range, if it has as many; else all."""
+        here = {key for key in self._changed if start <= key and (end is None or key < end)}
+        stored = (key for key, _ in self._reader.scan(Table.CUR, start, end) if key not in here)
+        found = [key for key in here if self._current[key] is not None]
+        return sorted([*found, *islice(stored, max(0, count_max - len(found)))])
+
+    def _remove(self, key: bytes, current: Current) -> None:
         at = self._record(encode_tombstone(key))
         self._superseded.append((key, current.rev_key))
         # With the key gone from CUR, history alone knows that and since when it does not exist.
         self._superseded.append((key, at))
         self._set_current(key, None)
         self.key_count -= 1
-        return Deleted(self.revision, 1)
 
     def _return_previous(self, wanted: ReturnPrevious) -> Outcome:
         previous = self._item(wanted.command.key)
         outcome = self.execute(wanted.command)
-        return Returned(outcome, previous) if isinstance(outcome, Written | Deleted) else outcome
+        if isinstance(outcome, Written | Deleted | Incremented):
+            return Returned(outcome, previous)
+        return outcome
 
     # ---- parts ------------------------------------------------------------------------------
 
@@ -148,7 +201,7 @@ class Slice:
         return record
 
     def _store(self, key: bytes, value: bytes, current: Current | None) -> Written:
-        revision = self.revision + 1
+        revision = self.revision + 1 if self._changes == 0 else self.revision
         if current is None:
             create_revision, version = revision, 1
             self.key_count += 1
@@ -160,9 +213,11 @@ class Slice:
         return Written(revision, version)
 
     def _record(self, record: bytes) -> bytes:
-        """Add a record to REV under the next revision, which is the store's from now on."""
-        self.revision += 1
-        at = rev_key(self.revision, 0)
+        """Add a record to REV; the first of a command takes the next revision for all of them."""
+        if self._changes == 0:
+            self.revision += 1
+        at = rev_key(self.revision, self._changes)
+        self._changes += 1
         self.records.append((at, record))
         self._record_at[at] = record
         self.logical_bytes += REV_KEY_BYTES + len(record)
@@ -174,6 +229,14 @@ class Slice:
 
     def _condition_failed(self, current: Current | None) -> ConditionFailed:
         return ConditionFailed(self.revision, 0 if current is None else current.mod_revision)
+
+
+def _counter(value: bytes) -> int | None:
+    """The decimal number that ``value`` is, if it has 64 bits with sign; else None."""
+    if _COUNTER.match(value) is None:
+        return None
+    number = int(value)
+    return number if _COUNTER_MIN <= number <= _COUNTER_MAX else None
 
 
 def _holds(condition: Condition | None, current: Current | None) -> bool:

@@ -82,6 +82,28 @@ async def test_a_write_returns_what_was_there_before(served: Served) -> None:
     assert (failed.status, failed.code()) == (412, "condition_failed")
 
 
+async def test_increment(served: Served) -> None:
+    created = await served.ask("POST", "/v1/kv/n?op=increment")
+    assert (created.status, created.headers["ETag"]) == (201, '"101"')
+    assert created.json() == {
+        "key": "n",
+        "key_encoding": "utf-8",
+        "revision": 101,
+        "version": 1,
+        "value": "1",
+        "value_encoding": "utf-8",
+    }
+    added = await served.ask("POST", "/v1/kv/n?op=increment&by=-43&prev=true")
+    assert (added.status, added.json()["value"]) == (200, "-42")
+    assert added.json()["prev"]["value"] == "1"
+    overflow = await served.ask("POST", f"/v1/kv/n?op=increment&by={-(2**63)}")
+    assert (overflow.status, overflow.code()) == (409, "counter_overflow")
+    await served.ask("PUT", "/v1/kv/n", body=b"4.2")
+    refused = await served.ask("POST", "/v1/kv/n?op=increment")
+    assert (refused.status, refused.code()) == (409, "not_a_counter")
+    assert served.driver.items[b"n"].value == b"4.2"
+
+
 async def test_append(served: Served) -> None:
     created = await served.ask("POST", "/v1/kv/a?op=append", body=b"one")
     assert created.status == 201

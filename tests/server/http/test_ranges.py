@@ -5,12 +5,13 @@ import sys
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
-from raftkv.kv.commands import Put, encode_command
+from raftkv.kv.commands import DeleteRange, Put, encode_command
 from raftkv.kv.ranges import Page, Range
 from raftkv.node.events import Consistency, Failure, FailureCode, Query, ReadResult
 from raftkv.server.http.problems import Refused
-from raftkv.server.http.ranges import parse_range
+from raftkv.server.http.ranges import parse_delete, parse_range
 from tests.server.http.fake_driver import FakeDriver
 from tests.server.http.harness import Served, serving
 
@@ -185,3 +186,57 @@ async def test_lines_that_cannot_be_finished_break_the_connection(driver: FakeDr
                 await response.read()
         page = await served.ask("GET", "/v1/kv")
         assert (page.status, page.code()) == (504, "deadline")
+
+
+# ---- removing a range -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "start", "end"),
+    [
+        ("prefix=a", b"a", b"b"),
+        ("start=a&end=c", b"a", b"c"),
+        ("all=true", b"", None),
+        ("start=a&all=true", b"a", None),
+    ],
+)
+def test_what_is_removed(query: str, start: bytes, end: bytes | None) -> None:
+    asked = parse_delete(query, CIMultiDict())
+    assert asked.command == DeleteRange(start, end, 10_000)
+
+
+@pytest.mark.parametrize(
+    "query", ["", "prefix=", "start=a", "end=b", "start=a&end=", "prefix=&all=false", "limit=1"]
+)
+def test_an_open_range_is_not_removed_by_mistake(query: str) -> None:
+    with pytest.raises(Refused) as caught:
+        parse_delete(query, CIMultiDict())
+    assert caught.value.problem.kind.code == "bad_parameter"
+
+
+def test_a_range_takes_no_condition() -> None:
+    with pytest.raises(Refused) as caught:
+        parse_delete("prefix=a", CIMultiDict({"If-Match": "*"}))
+    assert caught.value.problem.kind.code == "bad_header"
+
+
+async def test_a_range_is_removed_at_one_revision(driver: FakeDriver) -> None:
+    async with serving(driver) as served:
+        answer = await served.ask("DELETE", "/v1/kv?prefix=k0")
+        assert answer.json() == {"deleted": 1000, "revision": 100 + COUNT + 1}
+        assert len(driver.items) == COUNT - 1000
+        again = await served.ask("DELETE", "/v1/kv?prefix=k0")
+        assert again.json() == {"deleted": 0, "revision": 100 + COUNT + 1}
+        page = await served.ask("GET", f"/v1/kv?count_only=true&revision={100 + COUNT}")
+        assert page.json()["count"] == COUNT
+
+
+async def test_more_than_10000_keys_are_too_many_and_stay(served: Served) -> None:
+    puts = [encode_command(Put(b"%05d" % number, b"")) for number in range(10_001)]
+    served.driver.apply(*puts)
+    refused = await served.ask("DELETE", "/v1/kv?all=true")
+    assert (refused.status, refused.code()) == (409, "too_many_keys")
+    assert len(served.driver.items) == 10_001
+    done = await served.ask("DELETE", "/v1/kv?start=00000&end=10000")
+    assert done.json()["deleted"] == 10_000
+    assert list(served.driver.items) == [b"10000"]

@@ -10,7 +10,7 @@ from raftkv.node.events import Consistency, Failure, FailureCode, ReadResult
 from raftkv.server.http.conditions import parse_tags
 from raftkv.server.http.problems import problem_of
 from raftkv.server.http.render import Renderer, Response, cluster_body, status_body
-from raftkv.server.http.requests import ReadKey, WriteKey, WriteOp
+from raftkv.server.http.requests import ReadKey
 from tests.server.http.fake_driver import CLUSTER, LEADER_ID, NODE_ID, STATUS
 
 RENDERER = Renderer("n1")
@@ -33,8 +33,8 @@ def read(
     return RENDERER.read(asked, ReadResult(item, 9))
 
 
-def write(outcome: Outcome, key: bytes = b"k", op: WriteOp = WriteOp.PUT) -> Response:
-    return RENDERER.write(WriteKey(op, key, None, 5.0, False), outcome)
+def write(outcome: Outcome, key: bytes = b"k") -> Response:
+    return RENDERER.write(key, outcome)
 
 
 def problem(response: Response) -> Any:
@@ -149,7 +149,7 @@ def test_written() -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_deleted(count: int) -> None:
-    response = write(Deleted(8, count), op=WriteOp.DELETE)
+    response = write(Deleted(8, count))
     assert response.status == 200
     assert response.headers["X-RaftKV-Revision"] == "8"
     assert json.loads(response.body) == {"deleted": count, "revision": 8}
@@ -165,7 +165,7 @@ def test_condition_failed_names_the_current_tag() -> None:
 
 
 def test_too_large() -> None:
-    response = write(TooLarge(9, 1 << 21), op=WriteOp.APPEND)
+    response = write(TooLarge(9, 1 << 21))
     assert (response.status, problem(response)["outcome"]) == (413, "not_committed")
     assert response.headers["X-RaftKV-Revision"] == "9"
 

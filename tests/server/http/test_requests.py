@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from raftkv.kv.commands import Append, Condition, Delete, Put, ReturnPrevious
+from raftkv.kv.commands import Append, Condition, Delete, Increment, Put, ReturnPrevious
 from raftkv.node.events import Consistency
 from raftkv.raft.messages import Member
 from raftkv.server.http.problems import Refused
@@ -125,6 +125,7 @@ def test_accept(accept: list[str], expected: bool) -> None:
         ("PUT", "", WriteOp.PUT),
         ("DELETE", "", WriteOp.DELETE),
         ("POST", "op=append", WriteOp.APPEND),
+        ("POST", "op=increment", WriteOp.INCREMENT),
     ],
 )
 def test_write_operations(method: str, query: str, op: WriteOp) -> None:
@@ -143,6 +144,12 @@ def test_write_parameters_and_conditions() -> None:
     assert asked.condition == Condition(exists=False)
 
 
+def test_increments() -> None:
+    for query, by in (("", 1), ("&by=5", 5), ("&by=-9223372036854775808", -(2**63))):
+        asked = parse_write("POST", b"k", "op=increment" + query, NO_HEADERS)
+        assert asked.command(b"", 9) == Increment(b"k", by)
+
+
 def test_a_write_that_returns_the_previous_item() -> None:
     asked = parse_write("DELETE", b"k", "prev=true", NO_HEADERS)
     assert asked.command(b"", 9) == ReturnPrevious(Delete(b"k"))
@@ -156,8 +163,13 @@ def test_a_write_that_returns_the_previous_item() -> None:
     [
         ("POST", "", "bad_parameter"),
         ("POST", "op=prepend", "bad_parameter"),
-        ("POST", "op=increment", "not_implemented"),
-        ("POST", "op=increment&by=2", "not_implemented"),
+        ("POST", "op=increment&by=", "bad_parameter"),
+        ("POST", "op=increment&by=1.5", "bad_parameter"),
+        ("POST", "op=increment&by=9223372036854775808", "bad_parameter"),
+        ("POST", "op=increment&by=-9223372036854775809", "bad_parameter"),
+        ("POST", "op=increment&by=" + "1" * 5000, "bad_parameter"),
+        ("POST", "op=append&by=1", "bad_parameter"),
+        ("PUT", "by=1", "bad_parameter"),
         ("PUT", "op=append", "bad_parameter"),
         ("PUT", "redirect=1", "bad_parameter"),
         ("PUT", "redirect=", "bad_parameter"),

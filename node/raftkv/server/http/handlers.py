@@ -12,7 +12,7 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from raftkv.kv.commands import encode_command
+from raftkv.kv.commands import Command, Outcome, encode_command
 from raftkv.kv.ranges import Page
 from raftkv.node.events import Consistency, Failure, FailureCode, Get, ReadResult
 from raftkv.node.status import State, Status
@@ -27,7 +27,7 @@ from raftkv.server.http.render import (
     hex_id,
     status_body,
 )
-from raftkv.server.http.requests import Headers, WriteOp
+from raftkv.server.http.requests import Headers
 from raftkv.server.http.routes import ROUTES, Listener, Match, match_route
 from raftkv.server.http.settings import HttpSettings
 from raftkv.server.http.targets import key_of_base64url, key_of_path, parse_query, split_target
@@ -174,20 +174,35 @@ class Handlers:
     async def write_key(self, request: Request, match: Match, query: str) -> Response:
         """`PUT`, `DELETE` and `POST` of a key."""
         asked = requests.parse_write(request.method, _key_of(match), query, request.headers)
-        if asked.may_redirect:
-            location = self._leader_elsewhere()
-            if location is not None:
-                revision = self._driver.status().revision
-                return self.renderer.redirect(location + request.target, revision)
+        location = self._leader_elsewhere() if asked.may_redirect else None
+        if location is not None:
+            revision = self._driver.status().revision
+            return self.renderer.redirect(location + request.target, revision)
         limit = self._settings.value_bytes_max
-        body = b"" if asked.op is WriteOp.DELETE else await request.read_body(limit)
-        command = encode_command(asked.command(body, limit))
-        answer = await self._driver.write(command, asked.timeout_seconds)
+        body = await request.read_body(limit) if asked.has_body else b""
+        answer = await self._write(asked.command(body, limit), asked.timeout_seconds)
         if isinstance(answer, Failure):
-            self._metrics.proposals_failed.inc()
             return self._failed(answer)
-        self._metrics.proposals_committed.inc()
-        return self.renderer.write(asked, answer)
+        return self.renderer.write(asked.key, answer)
+
+    async def delete_range(self, request: Request, _match: Match, query: str) -> Response:
+        """`DELETE` of a range."""
+        requests.check_promises(request.headers)
+        asked = ranges.parse_delete(query, request.headers)
+        location = self._leader_elsewhere() if asked.may_redirect else None
+        if location is not None:
+            revision = self._driver.status().revision
+            return self.renderer.redirect(location + request.target, revision)
+        answer = await self._write(asked.command, asked.timeout_seconds)
+        if isinstance(answer, Failure):
+            return self._failed(answer)
+        return self.renderer.write(b"", answer)
+
+    async def _write(self, command: Command, timeout_seconds: float) -> Outcome | Failure:
+        answer = await self._driver.write(encode_command(command), timeout_seconds)
+        is_failure = isinstance(answer, Failure)
+        (self._metrics.proposals_failed if is_failure else self._metrics.proposals_committed).inc()
+        return answer
 
     def _leader_elsewhere(self) -> str | None:
         """The leader's advertised address; None if it is this node or not known."""

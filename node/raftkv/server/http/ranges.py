@@ -13,14 +13,17 @@ from typing import Final
 
 import msgspec
 
+from raftkv.kv.commands import DeleteRange
 from raftkv.kv.ranges import Page, Range, end_of_prefix
 from raftkv.node.events import Consistency
 from raftkv.server.http import parameters as take
-from raftkv.server.http.problems import BAD_PARAMETER, Refused, quoted
+from raftkv.server.http.problems import BAD_HEADER, BAD_PARAMETER, Refused, quoted
 from raftkv.server.http.render import item_body, text_of
+from raftkv.server.http.requests import Headers, RemoveRange
 from raftkv.server.http.targets import KEY_BYTES_MAX, parse_query_bytes, query_text
 
 LIMIT_DEFAULT: Final = 1000
+KEYS_REMOVED_MAX: Final = 10_000  # by one command (node design, rule 24)
 LIMIT_MAX: Final = 10_000
 PAGE_BYTES_MAX: Final = 4 << 20  # of keys and values; the last piece may go beyond
 
@@ -104,6 +107,24 @@ def parse_range(query: str, accept: list[str]) -> ReadRange:
     if as_lines and first.count_only:
         raise Refused(BAD_PARAMETER, "count_only has no lines: ask for application/json")
     return ReadRange(first, consistency, min_revision, timeout, as_lines, checksum)
+
+
+def parse_delete(query: str, headers: Headers) -> RemoveRange:
+    """DELETE /v1/kv. A range that is open at an end needs ``all=true``."""
+    if headers.get("If-Match") is not None or headers.get("If-None-Match") is not None:
+        raise Refused(BAD_HEADER, "a condition is about one key: a range takes none")
+    given = parse_query_bytes(query, ("prefix", "start", "end", "all", "timeout", "redirect"))
+    start, end = parse_bounds(given)
+    text = {name: query_text(name, value) for name, value in given.items() if name not in _BYTES}
+    is_open = not given.get("prefix") and not (start and end is not None)
+    if is_open and not take.flag("all", text.get("all")):
+        detail = "a range without a prefix, or open at an end, is removed only with all=true"
+        raise Refused(BAD_PARAMETER, detail)
+    return RemoveRange(
+        DeleteRange(start, end, KEYS_REMOVED_MAX),
+        take.timeout(text.get("timeout")),
+        take.flag("redirect", text.get("redirect")),
+    )
 
 
 def parse_bounds(given: dict[str, bytes]) -> tuple[bytes, bytes | None]:

@@ -11,11 +11,15 @@ import msgspec
 
 from raftkv.kv.commands import (
     ConditionFailed,
+    CounterOverflow,
     Deleted,
+    Incremented,
     Item,
+    NotACounter,
     Outcome,
     Returned,
     TooLarge,
+    TooManyKeys,
     Written,
 )
 from raftkv.node.events import Consistency, ReadResult
@@ -24,12 +28,15 @@ from raftkv.raft.messages import NodeId
 from raftkv.server.http.conditions import etag
 from raftkv.server.http.problems import (
     CONDITION_FAILED,
+    COUNTER_OVERFLOW,
     KEY_NOT_FOUND,
+    NOT_A_COUNTER,
     TOO_LARGE,
+    TOO_MANY_KEYS,
     Kind,
     Problem,
 )
-from raftkv.server.http.requests import ReadKey, WriteKey, WriteOp
+from raftkv.server.http.requests import ReadKey
 
 REVISION: Final = "X-RaftKV-Revision"
 
@@ -68,6 +75,8 @@ class _WrittenBody(msgspec.Struct, omit_defaults=True):
     revision: int
     version: int
     prev: ItemBody | msgspec.UnsetType | None = msgspec.UNSET  # unset: not asked for
+    value: str | msgspec.UnsetType = msgspec.UNSET  # of a counter
+    value_encoding: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class _DeletedBody(msgspec.Struct, omit_defaults=True):
@@ -167,8 +176,8 @@ class Renderer:
             return Response(200, headers, item.value)
         return Response(200, headers, _ENCODER.encode(item_body(item)))
 
-    def write(self, asked: WriteKey, outcome: Outcome) -> Response:
-        """What became of a write."""
+    def write(self, key: bytes, outcome: Outcome) -> Response:
+        """What became of a write to ``key``."""
         prev: ItemBody | msgspec.UnsetType | None = msgspec.UNSET
         if isinstance(outcome, Returned):
             prev = None if outcome.previous is None else item_body(outcome.previous)
@@ -178,9 +187,27 @@ class Renderer:
                 headers = self._json.copy()
                 headers["ETag"] = f'"{outcome.revision}"'
                 headers[REVISION] = str(outcome.revision)
-                body = _WrittenBody(*text_of(asked.key), outcome.revision, outcome.version, prev)
+                body = _WrittenBody(*text_of(key), outcome.revision, outcome.version, prev)
                 status = 201 if outcome.created else 200
                 return Response(status, headers, _ENCODER.encode(body))
+            case Incremented():
+                headers = self._json.copy()
+                headers["ETag"] = f'"{outcome.revision}"'
+                headers[REVISION] = str(outcome.revision)
+                value = str(outcome.value)
+                body = _WrittenBody(
+                    *text_of(key), outcome.revision, outcome.version, prev, value, "utf-8"
+                )
+                status = 201 if outcome.version == 1 else 200
+                return Response(status, headers, _ENCODER.encode(body))
+            case NotACounter():
+                return self._unchanged(NOT_A_COUNTER, "the value is no number", outcome.revision)
+            case CounterOverflow():
+                detail = f"the sum with {outcome.value} would not fit into 64 bits"
+                return self._unchanged(COUNTER_OVERFLOW, detail, outcome.revision)
+            case TooManyKeys():
+                detail = "the range holds more keys than one command may remove"
+                return self._unchanged(TOO_MANY_KEYS, detail, outcome.revision)
             case Deleted():
                 headers = self._json.copy()
                 headers[REVISION] = str(outcome.revision)
@@ -194,11 +221,13 @@ class Renderer:
                     Problem(CONDITION_FAILED, detail, tag, outcome.revision), outcome.revision
                 )
             case TooLarge():
-                what = "appended value" if asked.op is WriteOp.APPEND else "value"
-                detail = f"the {what} would have {outcome.value_bytes} bytes"
+                detail = f"the appended value would have {outcome.value_bytes} bytes"
                 return self.problem(
                     Problem(TOO_LARGE, detail, revision=outcome.revision), outcome.revision
                 )
+
+    def _unchanged(self, kind: Kind, detail: str, revision: int) -> Response:
+        return self.problem(Problem(kind, detail, revision=revision), revision)
 
     def read_json(self, consistency: Consistency, revision: int, value: object) -> Response:
         """200 with what a read found, as plain values."""

@@ -10,6 +10,7 @@ Idempotency-Key or a fence that went unheeded would be a broken promise.
 
 import ipaddress
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -24,6 +25,8 @@ from raftkv.kv.commands import (
     Command,
     Condition,
     Delete,
+    DeleteRange,
+    Increment,
     KeyCommand,
     Put,
     ReturnPrevious,
@@ -59,6 +62,7 @@ _IF_MATCH: Final = istr("If-Match")
 _IF_NONE_MATCH: Final = istr("If-None-Match")
 _ORIGIN: Final = istr("Origin")
 
+_INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 _HOST_PORT: Final = r"([0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}\Z"
 
 
@@ -80,6 +84,7 @@ class WriteOp(Enum):
     PUT = "put"
     APPEND = "append"
     DELETE = "delete"
+    INCREMENT = "increment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +111,10 @@ class WriteKey:
     timeout_seconds: float
     may_redirect: bool  # answer with the leader's address rather than forward
     returns_previous: bool = False  # answer with the item as it was before, too
+    by: int = 1  # what an increment adds
 
     def command(self, body: bytes, value_bytes_max: int) -> Command:
-        """What goes through the log. ``body`` is empty for a delete."""
+        """What goes through the log. ``body`` is empty for a delete and an increment."""
         command = self._key_command(body, value_bytes_max)
         return ReturnPrevious(command) if self.returns_previous else command
 
@@ -120,6 +126,22 @@ class WriteKey:
                 return Append(self.key, body, value_bytes_max, self.condition)
             case WriteOp.DELETE:
                 return Delete(self.key, self.condition)
+            case WriteOp.INCREMENT:
+                return Increment(self.key, self.by, self.condition)
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the operation takes a body."""
+        return self.op in (WriteOp.PUT, WriteOp.APPEND)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRange:
+    """Remove all keys of a range."""
+
+    command: DeleteRange
+    timeout_seconds: float
+    may_redirect: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,23 +239,30 @@ def parse_read(key: bytes, query: str, headers: Headers) -> ReadKey:
     )
 
 
-def parse_write(method: str, key: bytes, query: str, headers: Headers) -> WriteKey:
-    """PUT, DELETE and POST of a key, without the body."""
+def check_promises(headers: Headers) -> None:
+    """Refuse a write that asks for more than this version can promise."""
     for name in (_IDEMPOTENCY_KEY, _FENCE):
         if headers.get(name) is not None:
             raise Refused(NOT_IMPLEMENTED, f"this version does not implement {name}")
+
+
+def parse_write(method: str, key: bytes, query: str, headers: Headers) -> WriteKey:
+    """PUT, DELETE and POST of a key, without the body."""
+    check_promises(headers)
     op = WriteOp.DELETE if method == "DELETE" else WriteOp.PUT
     timeout, may_redirect, returns_previous = TIMEOUT_SECONDS_DEFAULT, False, False
+    by = 1
     if query or method == "POST":
         known = ("prev", "redirect", "timeout")
-        parameters = parse_query(query, ("op", *known) if method == "POST" else known)
+        parameters = parse_query(query, ("op", "by", *known) if method == "POST" else known)
         if method == "POST":
             op = _post_op(parameters.get("op"))
+            by = _by(op, parameters.get("by"))
         timeout = take.timeout(parameters.get("timeout"))
         may_redirect = take.flag("redirect", parameters.get("redirect"))
         returns_previous = take.flag("prev", parameters.get("prev"))
     condition = write_condition(headers.getall(_IF_MATCH, []), headers.getall(_IF_NONE_MATCH, []))
-    return WriteKey(op, key, condition, timeout, may_redirect, returns_previous)
+    return WriteKey(op, key, condition, timeout, may_redirect, returns_previous, by)
 
 
 def wants_json(accept: Sequence[str]) -> bool:
@@ -263,9 +292,20 @@ def _post_op(text: str | None) -> WriteOp:
         case "append":
             return WriteOp.APPEND
         case "increment":
-            raise Refused(NOT_IMPLEMENTED, "this version does not implement op=increment")
+            return WriteOp.INCREMENT
         case _:
-            raise Refused(BAD_PARAMETER, "POST to a key needs op=append")
+            raise Refused(BAD_PARAMETER, "POST to a key needs op=append or op=increment")
+
+
+def _by(op: WriteOp, text: str | None) -> int:
+    if text is None:
+        return 1
+    if op is not WriteOp.INCREMENT:
+        raise Refused(BAD_PARAMETER, "by belongs to op=increment")
+    number = int(text) if _INTEGER.fullmatch(text) else 2**63
+    if not -(2**63) <= number < 2**63:
+        raise Refused(BAD_PARAMETER, "by is a whole number of 64 bits, as in 5 or -1")
+    return number
 
 
 # ---- cluster and operations -----------------------------------------------------------------

@@ -37,9 +37,10 @@ _ENCODED_KEY: Final = "/v1/k/{base64url}"
 ROUTES: Final = (
     Route("GET", "/v1/kv", _CLIENT, "read_range", "the items of a range, in pages or as lines"),
     Route("GET", _KEY, _CLIENT, "read_key", "the value of a key, or its JSON item"),
+    Route("DELETE", "/v1/kv", _CLIENT, "delete_range", "remove the keys of a range, all or none"),
     Route("PUT", _KEY, _CLIENT, "write_key", "store the body as the value of a key"),
     Route("DELETE", _KEY, _CLIENT, "write_key", "remove a key"),
-    Route("POST", _KEY, _CLIENT, "write_key", "op=append: append the body to a value"),
+    Route("POST", _KEY, _CLIENT, "write_key", "op=append or op=increment"),
     Route("GET", _ENCODED_KEY, _CLIENT, "read_key", "as /v1/kv, for any key"),
     Route("PUT", _ENCODED_KEY, _CLIENT, "write_key", "as /v1/kv, for any key"),
     Route("DELETE", _ENCODED_KEY, _CLIENT, "write_key", "as /v1/kv, for any key"),
