@@ -21,18 +21,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
-
 from raftkv.kv.commands import (
     count_commands,
-    decode_command,
-    decode_outcome,
-    encode_outcome,
-    join_batch,
 )
 from raftkv.kv.environment import EngineFactory, applied_index_fits
-from raftkv.kv.store import AppliedEntry, Store, StoreError
-from raftkv.node import queries, views
+from raftkv.kv.store import Store, StoreError
+from raftkv.node import views
 from raftkv.node.disk_tasks import DiskTasks
 from raftkv.node.events import (
     Answer,
@@ -40,7 +34,6 @@ from raftkv.node.events import (
     BootstrapRequest,
     CancelRequest,
     Channel,
-    Consistency,
     Continue,
     DiskDone,
     Drained,
@@ -69,11 +62,10 @@ from raftkv.node.events import (
 )
 from raftkv.node.founding import check_founding, founding_configuration
 from raftkv.node.hand_over import HandOver
-from raftkv.node.reads import Reads
+from raftkv.node.requests import Outlook, Requests
 from raftkv.node.round_trips import RoundTrips
 from raftkv.node.settings import NodeSettings
 from raftkv.node.status import ClusterStatus, Status
-from raftkv.node.writes import Origin, PendingWrite, ReplyBook, Writes
 from raftkv.raft import (
     Append,
     AppendResp,
@@ -81,9 +73,7 @@ from raftkv.raft import (
     Entry,
     EntryType,
     NodeId,
-    ProposalDropped,
     RawNode,
-    ReadDropped,
     Ready,
     Role,
     Write,
@@ -95,18 +85,6 @@ from raftkv.storage.recovery import Recovered, open_storage
 from raftkv.storage.wal import Wal
 
 _BULK_MESSAGES = (Append, AppendResp, ForwardWrites, ForwardReplies)
-# A forwarded write that the leader still holds is given back to its sender after this time.
-_FOREIGN_DEADLINE_SECONDS = 5.0
-_HAND_OVER_PAUSE_SECONDS = 1.0  # between two attempts to hand leadership on
-
-
-def _is_command(data: bytes) -> bool:
-    """Whether apply could decode this; in the log, anything else would stop every replica."""
-    try:
-        decode_command(data)
-    except msgspec.DecodeError:
-        return False
-    return True
 
 
 class Rng(Protocol):
@@ -119,17 +97,6 @@ class Rng(Protocol):
     def randrange(self, start: int, stop: int, /) -> int:
         """An integer from ``start`` up to, not including, ``stop``."""
         ...
-
-
-@dataclass(slots=True)
-class Counters:
-    """What happened since the process started, for metrics."""
-
-    leader_changes: int = 0
-    proposals_committed: int = 0
-    proposals_failed: int = 0
-    frames_dropped: int = 0  # addressed to another cluster, node or life
-    entries_applied: int = 0
 
 
 @dataclass(slots=True)
@@ -147,8 +114,7 @@ class Node:
 
     def __init__(self, settings: NodeSettings, engine_factory: EngineFactory, rng: Rng) -> None:
         self.settings = settings
-        self.counters = Counters()
-        self.incarnation = rng.getrandbits(48)
+        self.frames_dropped = 0  # addressed to another cluster, node or life
         self._engine_factory = engine_factory
         self._rng = rng
         self._now = 0.0
@@ -157,10 +123,13 @@ class Node:
         self._disk = DiskTasks(self._submit)
         # What has no underscore is for `views` to read; nobody else writes it.
         self.core: Core | None = None
-        self.writes = Writes()
-        self.reads = Reads(rng.getrandbits(48), retry_ticks=settings.election_ticks)
-        self._reply_book = ReplyBook()
-        self._connected: set[NodeId] = set()
+        self.requests = Requests(
+            settings,
+            incarnation=rng.getrandbits(48),
+            first_context=rng.getrandbits(48),
+            answer=self._reply,
+            send=self._send,
+        )
         # Set while the identity file is being rewritten: the cluster is not known before it is.
         self._is_adopting = False
         self._bootstraps: list[BootstrapRequest] = []  # waiting for the founding entry's fsync
@@ -169,17 +138,16 @@ class Node:
         self._unapplied: list[Entry] = []  # committed, handed out by the core, not applied yet
         self._write_started_at: float | None = None  # of the WAL write in flight
         self.leader_seen_at: float | None = None
-        self.is_caught_up = False
         self.is_stopped = False
         self._handlers: dict[type, Callable[..., None]] = {
             Tick: self._on_tick,
             FrameReceived: self._on_frame,
-            PeerUp: self._on_peer_up,
-            PeerDown: self._on_peer_down,
+            PeerUp: self.requests.on_peer_up,
+            PeerDown: self.requests.on_peer_down,
             DiskDone: self._on_disk_done,
-            WriteRequest: self._on_write,
-            ReadRequest: self._on_read,
-            CancelRequest: self._on_cancel,
+            WriteRequest: self.requests.on_write,
+            ReadRequest: self.requests.on_read,
+            CancelRequest: self.requests.on_cancel,
             BootstrapRequest: self._on_bootstrap,
             DrainRequest: self._on_drain,
         }
@@ -299,13 +267,13 @@ class Node:
     def _on_tick(self, _: Tick) -> None:
         core = self.core
         if core is None:
-            self._expire()
+            self._expire_requests()
             return
         core.raft.tick()
-        self.reads.tick()
+        self.requests.reads.tick()
         if core.raft.leader_id is not None:
             self.leader_seen_at = self._now
-        self._expire()
+        self._expire_requests()
         self._watch_disk(core)
         if self.hand_over.is_draining:
             self.hand_over.run(core.raft, self._now)
@@ -316,7 +284,7 @@ class Node:
             return
         identity = core.identity
         if frame.receiver != identity.member_id:
-            self.counters.frames_dropped += 1
+            self.frames_dropped += 1
         elif identity.cluster_id == frame.cluster_id:
             self._step_all(core, frame)
         elif (
@@ -326,76 +294,23 @@ class Node:
         ):
             self._adopt(core, frame)
         else:
-            self.counters.frames_dropped += 1
+            self.frames_dropped += 1
 
     def _step_all(self, core: Core, frame: PeerFrame) -> None:
         for message in frame.messages:
             if isinstance(message, ForwardWrites):
-                self._on_forward(core, frame.sender, message)
+                is_leader = core.raft.role is Role.LEADER
+                self.requests.on_forward(frame.sender, message, self._now, is_leader=is_leader)
             elif isinstance(message, ForwardReplies):
-                self._on_forward_replies(message)
+                self.requests.on_forward_replies(message)
             elif message.sender == frame.sender:
                 self.round_trips.received(message, self._now)
                 core.raft.step(message)
             else:
-                self.counters.frames_dropped += 1
-
-    def _on_forward(self, core: Core, sender: NodeId, message: ForwardWrites) -> None:
-        is_leader = core.raft.role is Role.LEADER
-        for request_id, command in message.writes:
-            origin = Origin(sender, message.incarnation, request_id)
-            if is_leader and not self._is_full() and _is_command(command):
-                deadline = self._now + _FOREIGN_DEADLINE_SECONDS
-                self.writes.hold(PendingWrite(request_id, command, deadline, origin))
-            else:
-                self._reply_book.add(origin, None)
-
-    def _on_forward_replies(self, message: ForwardReplies) -> None:
-        if message.incarnation != self.incarnation:
-            return
-        for request_id, outcome in message.replies:
-            write = self.writes.answered(request_id)
-            if write is None:
-                continue
-            if outcome is None:
-                self._hold_again(write)
-            else:
-                self._settle(write, decode_outcome(outcome))
-
-    def _on_peer_up(self, event: PeerUp) -> None:
-        self._connected.add(event.peer)
-
-    def _on_peer_down(self, event: PeerDown) -> None:
-        self._connected.discard(event.peer)
-        for write in self.writes.lose_peer(event.peer):
-            self._settle(
-                write,
-                Failure(
-                    FailureCode.UNKNOWN,
-                    "the connection to the leader broke after the write was sent to it",
-                ),
-            )
+                self.frames_dropped += 1
 
     def _on_disk_done(self, event: DiskDone) -> None:
         self._disk.complete(event)
-
-    def _on_write(self, request: WriteRequest) -> None:
-        if self._is_full():
-            detail = "too many requests are in flight on this node"
-            self._reply(request.id, Failure(FailureCode.OVERLOADED, detail))
-            return
-        self.writes.hold(PendingWrite(request.id, request.command, request.deadline))
-
-    def _on_read(self, request: ReadRequest) -> None:
-        if len(self.reads.waiting) >= self.settings.pending_requests_max:
-            detail = "too many requests are in flight on this node"
-            self._reply(request.id, Failure(FailureCode.OVERLOADED, detail))
-            return
-        self.reads.add(request)
-
-    def _on_cancel(self, request: CancelRequest) -> None:
-        self.writes.cancel(request.id)
-        self.reads.cancel(request.id)
 
     def _on_drain(self, request: DrainRequest) -> None:
         self.hand_over.drain(request.avoid, draining=request.draining)
@@ -406,60 +321,17 @@ class Node:
     # ---- one turn ---------------------------------------------------------------------------
 
     def _turn(self, core: Core) -> None:
-        self._offer_writes(core)
-        self._offer_reads(core)
+        requests = self.requests
+        requests.offer_writes(core.raft)
+        requests.offer_reads(core.raft)
         self._carry_out(core, core.raft.ready())
         self._apply_slice(core)
-        self._serve_reads(core)
-        self._reply_book.flush(self._send)
+        requests.serve_reads(core.store)
+        requests.flush_replies()
         # The round that was just confirmed makes room for the next one.
-        self._offer_reads(core)
+        requests.offer_reads(core.raft)
         if self._unapplied or core.raft.has_ready():
             self._effects.append(Continue())
-
-    def _offer_writes(self, core: Core) -> None:
-        """Give held writes to the log: this leader's own, or by the link to the leader."""
-        if not self.writes.held:
-            return
-        raft = core.raft
-        if raft.role is Role.LEADER:
-            while self.writes.held and self._propose_batch(core):
-                pass
-            return
-        for write in self.writes.drop_foreign_held():
-            self._answer_foreign(write, None)
-        leader = raft.leader_id
-        if leader is None or leader not in self._connected:
-            return
-        while self.writes.held:
-            batch = self._take_batch()
-            self._send(leader, self.writes.forward(leader, batch, self.incarnation))
-
-    def _propose_batch(self, core: Core) -> bool:
-        """Propose one entry of held writes; False when the core takes none now."""
-        batch = self._take_batch()
-        try:
-            entry = core.raft.propose(join_batch([write.command for write in batch]))
-        except ProposalDropped:
-            # Transferring, founding or full: they stay held, and their deadlines run.
-            self.writes.put_back(batch)
-            return False
-        self.writes.propose(entry, batch)
-        return True
-
-    def _take_batch(self) -> list[PendingWrite]:
-        return self.writes.take_batch(
-            self.settings.batch_commands_max, self.settings.batch_bytes_max
-        )
-
-    def _offer_reads(self, core: Core) -> None:
-        if not self.reads.wants_round() or core.raft.leader_id is None:
-            return
-        context = self.reads.begin_round()
-        try:
-            core.raft.read_index(context)
-        except ReadDropped:
-            self.reads.abandon_round(context)
 
     def _carry_out(self, core: Core, ready: Ready) -> None:
         if ready.soft_state is not None:
@@ -472,9 +344,9 @@ class Node:
             self._start_write(core, ready.write)
         self._unapplied += ready.committed_entries
         for read_state in ready.read_states:
-            self.reads.confirm(read_state.context, read_state.index)
+            self.requests.reads.confirm(read_state.context, read_state.index)
         for context in ready.reads_dropped:
-            self.reads.abandon_round(context)
+            self.requests.reads.abandon_round(context)
 
     def _apply_slice(self, core: Core) -> None:
         """Apply the next committed entries, as many as fit into one slice of the loop (rule 26)."""
@@ -485,11 +357,9 @@ class Node:
             entry = self._unapplied[end]
             commands += count_commands(entry.data) if entry.type is EntryType.NORMAL else 1
             end += 1
-        applied = core.store.apply(self._unapplied[:end])
+        for applied in core.store.apply(self._unapplied[:end]):
+            self.requests.settle_entry(applied)
         del self._unapplied[:end]
-        self.counters.entries_applied += len(applied)
-        for entry_applied in applied:
-            self._settle_entry(entry_applied)
         core.raft.applied(core.store.applied_index)
 
     def _start_write(self, core: Core, write: Write) -> None:
@@ -507,58 +377,16 @@ class Node:
 
         self._disk.start(core.wal.append(write.hard_state, write.entries), durable)
 
-    def _settle_entry(self, entry: AppliedEntry) -> None:
-        """Answer the writes that were proposed at this index, whichever entry came to be there."""
-        proposal, is_ours = self.writes.applied(entry.index, entry.term)
-        if proposal is None:
-            return
-        if not is_ours or entry.outcomes is None:
-            for write in proposal.writes:
-                self._hold_again(write)
-            return
-        self.counters.proposals_committed += len(proposal.writes)
-        for write, outcome in zip(proposal.writes, entry.outcomes, strict=True):
-            if write.origin is None:
-                self._settle(write, outcome)
-            else:
-                self._reply_book.add(write.origin, encode_outcome(outcome))
-
-    def _serve_reads(self, core: Core) -> None:
-        store = core.store
-        if not self.is_caught_up and self.reads.barrier_index is not None:
-            self.is_caught_up = store.applied_index >= self.reads.barrier_index
-        ready = self.reads.take_ready(store.applied_index, store.revision)
-        for request in ready:
-            self._effects.append(Reply(request.id, queries.answer(store, request.query)))
-
     # ---- deadlines, disk stalls, drain ------------------------------------------------------
 
-    def _expire(self) -> None:
-        now = self._now
-        for write in self.writes.expire_held(now):
-            if write.origin is None:
-                self._settle(write, self._no_leader())
-            else:
-                self._answer_foreign(write, None)
-        for write in self.writes.expire_sent(now):
-            detail = "the deadline passed while the write was on its way through the log"
-            self._settle(write, Failure(FailureCode.UNKNOWN, detail))
-            write.cancelled = True
-        for request in self.reads.expire(now):
-            if request.consistency is Consistency.LINEARIZABLE and not self._knows_leader():
-                self._reply(request.id, self._no_leader())
-            else:
-                detail = "the deadline passed before the read could be served"
-                self._reply(request.id, Failure(FailureCode.DEADLINE, detail))
-
-    def _no_leader(self) -> Failure:
-        if self.core is not None and self.core.identity.cluster_id is None:
-            detail = "this node belongs to no cluster yet"
-            return Failure(FailureCode.UNINITIALISED, detail)
-        return Failure(FailureCode.NO_LEADER, "no leader could be asked before the deadline")
-
-    def _knows_leader(self) -> bool:
-        return self.core is not None and self.core.raft.leader_id is not None
+    def _expire_requests(self) -> None:
+        core = self.core
+        outlook = Outlook(
+            # Before recovery it is not known; then there is no leader to be asked either way.
+            has_cluster=core is None or core.identity.cluster_id is not None,
+            knows_leader=core is not None and core.raft.leader_id is not None,
+        )
+        self.requests.expire(self._now, outlook)
 
     def _watch_disk(self, core: Core) -> None:
         """The stall ladder of rule 12."""
@@ -572,32 +400,8 @@ class Node:
 
     # ---- small things -----------------------------------------------------------------------
 
-    def _is_full(self) -> bool:
-        writes = self.writes
-        return (
-            len(writes.held) + len(writes.forwarded) >= self.settings.pending_requests_max
-            or writes.held_bytes >= self.settings.pending_bytes_max
-        )
-
-    def _hold_again(self, write: PendingWrite) -> None:
-        """The write is known not to have happened: try again, or tell its sender so."""
-        if write.origin is not None:
-            self._answer_foreign(write, None)
-        elif not write.cancelled:
-            self.writes.hold(write)
-
     def _submit(self, submission: SubmitDisk) -> None:
         self._effects.append(submission)
-
-    def _settle(self, write: PendingWrite, answer: Answer) -> None:
-        if isinstance(answer, Failure):
-            self.counters.proposals_failed += 1
-        if self.writes.settle(write):
-            self._effects.append(Reply(write.id, answer))
-
-    def _answer_foreign(self, write: PendingWrite, outcome: bytes | None) -> None:
-        if write.origin is not None:
-            self._reply_book.add(write.origin, outcome)
 
     def _reply(self, request_id: RequestId, answer: Answer) -> None:
         self._effects.append(Reply(request_id, answer))
@@ -610,7 +414,6 @@ class Node:
     def _role_changed(self, core: Core) -> None:
         raft = core.raft
         if raft.leader_id is not None:
-            self.counters.leader_changes += 1
             self.leader_seen_at = self._now
         self._effects.append(RoleChanged(str(raft.role), raft.term, raft.leader_id))
 

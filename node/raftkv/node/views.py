@@ -33,9 +33,9 @@ def status(node: "Node", now: float) -> Status:
         revision=store.revision,
         db_bytes=store.engine.size_bytes(),
         keys=store.key_count,
-        pending_requests=len(node.writes) + len(node.reads),
+        pending_requests=len(node.requests),
         is_voter=raft.is_voter,
-        caught_up=node.is_caught_up,
+        caught_up=node.requests.is_caught_up,
         seconds_since_leader=None if seen_at is None else now - seen_at,
         is_transferring=raft.transferee is not None,
         version=node.settings.version,
@@ -77,7 +77,7 @@ def _state(node: "Node") -> State:
     identity = node.identity
     if identity is None or identity.cluster_id is None:
         return State.UNINITIALISED
-    return State.RUNNING if node.is_caught_up else State.JOINING
+    return State.RUNNING if node.requests.is_caught_up else State.JOINING
 
 
 def _name_of(conf: ConfState, member_id: NodeId | None) -> str | None:

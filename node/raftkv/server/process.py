@@ -106,7 +106,7 @@ class NodeProcess:
         self._metrics.watch_frames_dropped(
             {
                 "not_sent": lambda: driver.transport.frames_dropped,
-                "not_ours": lambda: node.counters.frames_dropped,
+                "not_ours": lambda: node.frames_dropped,
             }
         )
         self._listeners = _HttpListeners()

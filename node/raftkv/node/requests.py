@@ -1,0 +1,262 @@
+"""The requests that a node has not answered yet: admission, routing, deadlines, answers.
+
+Owned by the node class, which tells it the time and shows it core and store once a turn. What may
+be said of a write is decided by where it is (`raftkv.node.writes`); when a read may be served, by
+`raftkv.node.reads`. Every request that was not cancelled is answered exactly once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from raftkv.kv.commands import decode_command, decode_outcome, encode_outcome, join_batch
+from raftkv.kv.store import AppliedEntry, Store
+from raftkv.node import queries
+from raftkv.node.events import (
+    Answer,
+    CancelRequest,
+    Consistency,
+    Failure,
+    FailureCode,
+    ForwardReplies,
+    ForwardWrites,
+    PeerDown,
+    PeerMessage,
+    PeerUp,
+    ReadRequest,
+    RequestId,
+    WriteRequest,
+)
+from raftkv.node.reads import Reads
+from raftkv.node.settings import NodeSettings
+from raftkv.node.writes import Origin, PendingWrite, ReplyBook, Writes
+from raftkv.raft import NodeId, ProposalDropped, RawNode, ReadDropped, Role
+
+# A forwarded write that the leader still holds is given back to its sender after this time.
+_FOREIGN_DEADLINE_SECONDS = 5.0
+
+_FULL = Failure(FailureCode.OVERLOADED, "too many requests are in flight on this node")
+_LINK_BROKE = Failure(
+    FailureCode.UNKNOWN, "the connection to the leader broke after the write was sent to it"
+)
+_LATE_WRITE = Failure(
+    FailureCode.UNKNOWN, "the deadline passed while the write was on its way through the log"
+)
+_LATE_READ = Failure(FailureCode.DEADLINE, "the deadline passed before the read could be served")
+_NO_LEADER = Failure(FailureCode.NO_LEADER, "no leader could be asked before the deadline")
+_NO_CLUSTER = Failure(FailureCode.UNINITIALISED, "this node belongs to no cluster yet")
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the answer to an expired request depends on."""
+
+    has_cluster: bool
+    knows_leader: bool
+
+    @property
+    def no_leader(self) -> Failure:
+        """Why nobody could be asked."""
+        return _NO_LEADER if self.has_cluster else _NO_CLUSTER
+
+
+class Requests:
+    """See the module docstring."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        *,
+        incarnation: int,
+        first_context: int,
+        answer: Callable[[RequestId, Answer], None],
+        send: Callable[[NodeId, PeerMessage], None],
+    ) -> None:
+        self.writes = Writes()
+        self.reads = Reads(first_context, retry_ticks=settings.election_ticks)
+        # Whether the store has reached what was committed when a leader was first asked.
+        self.is_caught_up = False
+        self._settings = settings
+        self._incarnation = incarnation
+        self._answer = answer
+        self._send = send
+        self._reply_book = ReplyBook()
+        self._connected: set[NodeId] = set()
+
+    def __len__(self) -> int:
+        """How many requests are pending."""
+        return len(self.writes) + len(self.reads)
+
+    # ---- events -----------------------------------------------------------------------------
+
+    def on_write(self, request: WriteRequest) -> None:
+        """A client wants to write."""
+        if self._is_full():
+            self._answer(request.id, _FULL)
+        else:
+            self.writes.hold(PendingWrite(request.id, request.command, request.deadline))
+
+    def on_read(self, request: ReadRequest) -> None:
+        """A client wants to read."""
+        if len(self.reads.waiting) >= self._settings.pending_requests_max:
+            self._answer(request.id, _FULL)
+        else:
+            self.reads.add(request)
+
+    def on_cancel(self, request: CancelRequest) -> None:
+        """A client went away."""
+        self.writes.cancel(request.id)
+        self.reads.cancel(request.id)
+
+    def on_peer_up(self, event: PeerUp) -> None:
+        """Writes may be forwarded to this peer."""
+        self._connected.add(event.peer)
+
+    def on_peer_down(self, event: PeerDown) -> None:
+        """What was forwarded to this peer and not answered is unknown (rule 18)."""
+        self._connected.discard(event.peer)
+        for write in self.writes.lose_peer(event.peer):
+            self._settle(write, _LINK_BROKE)
+
+    def on_forward(
+        self, sender: NodeId, message: ForwardWrites, now: float, *, is_leader: bool
+    ) -> None:
+        """A peer takes this node for the leader and hands it the writes of its clients."""
+        for request_id, command in message.writes:
+            origin = Origin(sender, message.incarnation, request_id)
+            if is_leader and not self._is_full() and _is_command(command):
+                deadline = now + _FOREIGN_DEADLINE_SECONDS
+                self.writes.hold(PendingWrite(request_id, command, deadline, origin))
+            else:
+                self._reply_book.add(origin, None)
+
+    def on_forward_replies(self, message: ForwardReplies) -> None:
+        """The leader answers writes that were forwarded to it."""
+        if message.incarnation != self._incarnation:
+            return
+        for request_id, outcome in message.replies:
+            write = self.writes.answered(request_id)
+            if write is None:
+                continue
+            if outcome is None:
+                self._hold_again(write)
+            else:
+                self._settle(write, decode_outcome(outcome))
+
+    def expire(self, now: float, outlook: Outlook) -> None:
+        """Answer what waited until its deadline."""
+        for write in self.writes.expire_held(now):
+            if write.origin is None:
+                self._settle(write, outlook.no_leader)
+            else:
+                self._reply_book.add(write.origin, None)
+        for write in self.writes.expire_sent(now):
+            self._settle(write, _LATE_WRITE)
+            write.cancelled = True
+        for request in self.reads.expire(now):
+            is_leaderless = (
+                request.consistency is Consistency.LINEARIZABLE and not outlook.knows_leader
+            )
+            self._answer(request.id, outlook.no_leader if is_leaderless else _LATE_READ)
+
+    # ---- once a turn ------------------------------------------------------------------------
+
+    def offer_writes(self, raft: RawNode) -> None:
+        """Give held writes to the log: this leader's own, or by the link to the leader."""
+        if not self.writes.held:
+            return
+        if raft.role is Role.LEADER:
+            while self.writes.held and self._propose_batch(raft):
+                pass
+            return
+        for write in self.writes.drop_foreign_held():
+            self._hold_again(write)
+        leader = raft.leader_id
+        if leader is None or leader not in self._connected:
+            return
+        while self.writes.held:
+            batch = self._take_batch()
+            self._send(leader, self.writes.forward(leader, batch, self._incarnation))
+
+    def offer_reads(self, raft: RawNode) -> None:
+        """Ask for a read index on behalf of all reads that wait."""
+        if not self.reads.wants_round() or raft.leader_id is None:
+            return
+        context = self.reads.begin_round()
+        try:
+            raft.read_index(context)
+        except ReadDropped:
+            self.reads.abandon_round(context)
+
+    def settle_entry(self, entry: AppliedEntry) -> None:
+        """Answer the writes that were proposed at this index, whichever entry came to be there."""
+        proposal, is_ours = self.writes.applied(entry.index, entry.term)
+        if proposal is None:
+            return
+        if not is_ours or entry.outcomes is None:
+            for write in proposal.writes:
+                self._hold_again(write)
+            return
+        for write, outcome in zip(proposal.writes, entry.outcomes, strict=True):
+            if write.origin is None:
+                self._settle(write, outcome)
+            else:
+                self._reply_book.add(write.origin, encode_outcome(outcome))
+
+    def serve_reads(self, store: Store) -> None:
+        """Answer the reads for which the store is new enough."""
+        if not self.is_caught_up and self.reads.barrier_index is not None:
+            self.is_caught_up = store.applied_index >= self.reads.barrier_index
+        for request in self.reads.take_ready(store.applied_index, store.revision):
+            self._answer(request.id, queries.answer(store, request.query))
+
+    def flush_replies(self) -> None:
+        """Send the answers to forwarded writes, one message for each asking process."""
+        self._reply_book.flush(self._send)
+
+    # ---- parts ------------------------------------------------------------------------------
+
+    def _propose_batch(self, raft: RawNode) -> bool:
+        """Propose one entry of held writes; False when the core takes none now."""
+        batch = self._take_batch()
+        try:
+            entry = raft.propose(join_batch([write.command for write in batch]))
+        except ProposalDropped:
+            # Transferring, founding or full: they stay held, and their deadlines run.
+            self.writes.put_back(batch)
+            return False
+        self.writes.propose(entry, batch)
+        return True
+
+    def _take_batch(self) -> list[PendingWrite]:
+        return self.writes.take_batch(
+            self._settings.batch_commands_max, self._settings.batch_bytes_max
+        )
+
+    def _is_full(self) -> bool:
+        writes = self.writes
+        return (
+            len(writes.held) + len(writes.forwarded) >= self._settings.pending_requests_max
+            or writes.held_bytes >= self._settings.pending_bytes_max
+        )
+
+    def _hold_again(self, write: PendingWrite) -> None:
+        """The write is known not to have happened: try again, or tell its sender so."""
+        if write.origin is not None:
+            self._reply_book.add(write.origin, None)
+        elif not write.cancelled:
+            self.writes.hold(write)
+
+    def _settle(self, write: PendingWrite, answer: Answer) -> None:
+        if self.writes.settle(write):
+            self._answer(write.id, answer)
+
+
+def _is_command(data: bytes) -> bool:
+    """Whether apply could decode this; in the log, anything else would stop every replica."""
+    try:
+        decode_command(data)
+    except msgspec.DecodeError:
+        return False
+    return True
