@@ -30,6 +30,13 @@ class NodeSettings:
     slice_commands_max: int = 256
     segment_bytes: int = 64 << 20
 
+    # A store beyond this takes no writes but those that make room (507).
+    quota_bytes: int = 2 << 30
+    # How long what was replaced or removed can still be read and watched.
+    history_keep_ms: int = 600_000
+    # A snapshot is made when the log has grown by so much since the last one.
+    snapshot_bytes_min: int = 64 << 20
+
     # Commands that one entry or one forwarded frame may gather.
     batch_commands_max: int = 256
     batch_bytes_max: int = 1 << 20

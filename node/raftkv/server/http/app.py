@@ -20,6 +20,7 @@ from typing import Final
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from raftkv.server.driver_api import DriverApi
+from raftkv.server.http.authorisation import Authenticate
 from raftkv.server.http.connection import LimitedServer
 from raftkv.server.http.handlers import Handlers, Request
 from raftkv.server.http.problems import (
@@ -114,14 +115,23 @@ def create_server(
     metrics: Metrics,
     *,
     host: str,
+    authenticate: Authenticate | None = None,
 ) -> HttpServer:
     """The server of one socket that is bound to ``host``; call with the event loop running.
 
     ``listener`` says which rows of the route table it serves: the client's socket is
     ``CLIENT | ADMIN`` when there is no admin address. A drain asks ``in_flight`` of every server
-    until all say 0, and then calls ``close_idle_connections``.
+    until all say 0, and then calls ``close_idle_connections``. Without ``authenticate``, whoever
+    can connect may do everything.
     """
-    handlers = Handlers(listener, driver, settings, metrics, must_be_local=is_local_host(host))
+    handlers = Handlers(
+        listener,
+        driver,
+        settings,
+        metrics,
+        must_be_local=is_local_host(host),
+        authenticate=authenticate,
+    )
     return HttpServer(handlers, settings, metrics)
 
 

@@ -18,6 +18,17 @@ from raftkv.node.events import Consistency, Failure, FailureCode, Get, ReadResul
 from raftkv.node.status import State, Status
 from raftkv.server.driver_api import DriverApi
 from raftkv.server.http import ranges, requests
+from raftkv.server.http.authorisation import (
+    Admin,
+    AnyRole,
+    Authenticate,
+    Identity,
+    ReadKey,
+    ReadRange,
+    WriteKey,
+    WriteRange,
+    authorise,
+)
 from raftkv.server.http.problems import WRONG_CLUSTER, Refused, problem_of
 from raftkv.server.http.render import (
     Renderer,
@@ -28,7 +39,7 @@ from raftkv.server.http.render import (
     status_body,
 )
 from raftkv.server.http.requests import Headers
-from raftkv.server.http.routes import ROUTES, Listener, Match, match_route
+from raftkv.server.http.routes import ROUTES, Listener, Match, Route, match_route
 from raftkv.server.http.settings import HttpSettings
 from raftkv.server.http.targets import key_of_base64url, key_of_path, parse_query, split_target
 from raftkv.server.metrics import Metrics
@@ -49,6 +60,8 @@ class Request:
     # Reads the body, at most so many bytes, else refuses with 413.
     read_body: Callable[[int], Awaitable[bytes]]
     route: str = "(none)"  # the path of the matched row, for metrics
+    identity: Identity | None = None  # who sent it; None: there is no token file
+    is_authorised: bool = False  # whether what it touches was allowed to ``identity``
 
 
 class Handlers:
@@ -62,12 +75,14 @@ class Handlers:
         metrics: Metrics,
         *,
         must_be_local: bool,
+        authenticate: Authenticate | None = None,
     ) -> None:
         self._listener = listener
         self._driver = driver
         self._settings = settings
         self._metrics = metrics
         self._must_be_local = must_be_local
+        self._authenticate = authenticate
         self._started_at = time.monotonic()
         self.renderer = Renderer(settings.node_name)
         self._handlers: dict[str, Callable[[Request, Match, str], Awaitable[Response]]] = {
@@ -85,15 +100,26 @@ class Handlers:
                 is_write=request.method not in _READS,
                 must_be_local=self._must_be_local,
             )
+            if self._authenticate is not None and match.route.needs_token:
+                self._check_token(request, match.route, self._authenticate)
             if match.route.handler != "bootstrap":
                 self._check_cluster(request)
-            return await self._handlers[match.route.handler](request, match, query)
+            response = await self._handlers[match.route.handler](request, match, query)
         except Refused as refused:
             return self.renderer.problem(refused.problem, self._driver.status().revision)
+        # Fails closed: a handler that forgot to ask is found by the first test with a token.
+        assert request.identity is None or request.is_authorised, "a handler did not authorise"
+        return response
 
     def is_draining(self) -> bool:
         """Whether requests should go elsewhere from now on."""
         return self._driver.status().state is State.DRAINING
+
+    def _check_token(self, request: Request, route: Route, authenticate: Authenticate) -> None:
+        """Who asks, and whether calls that change the cluster are theirs to make."""
+        request.identity = authenticate(request.headers)
+        if route.listener is Listener.ADMIN:
+            authorise(request, Admin())
 
     def _check_cluster(self, request: Request) -> None:
         meant = requests.cluster_meant(request.headers)
@@ -109,6 +135,7 @@ class Handlers:
     async def read_key(self, request: Request, match: Match, query: str) -> Response:
         """`GET` and `HEAD` of a key."""
         asked = requests.parse_read(_key_of(match), query, request.headers)
+        authorise(request, ReadKey(asked.key))
         answer = await self._driver.read(
             Get(asked.key, asked.revision),
             asked.consistency,
@@ -123,6 +150,7 @@ class Handlers:
     async def read_range(self, request: Request, _match: Match, query: str) -> Response:
         """`GET` and `HEAD` of a range."""
         asked = ranges.parse_range(query, request.headers.getall("Accept", []))
+        authorise(request, ReadRange(asked.first.start, asked.first.end))
         deadline = time.monotonic() + asked.timeout_seconds
         page = await self._driver.read(
             asked.first, asked.consistency, asked.min_revision, asked.timeout_seconds
@@ -174,6 +202,7 @@ class Handlers:
     async def write_key(self, request: Request, match: Match, query: str) -> Response:
         """`PUT`, `DELETE` and `POST` of a key."""
         asked = requests.parse_write(request.method, _key_of(match), query, request.headers)
+        authorise(request, WriteKey(asked.key), *[ReadKey(asked.key)] * asked.returns_previous)
         location = self._leader_elsewhere() if asked.may_redirect else None
         if location is not None:
             revision = self._driver.status().revision
@@ -189,6 +218,7 @@ class Handlers:
         """`DELETE` of a range."""
         requests.check_promises(request.headers)
         asked = ranges.parse_delete(query, request.headers)
+        authorise(request, WriteRange(asked.command.start, asked.command.end))
         location = self._leader_elsewhere() if asked.may_redirect else None
         if location is not None:
             revision = self._driver.status().revision
@@ -216,16 +246,18 @@ class Handlers:
 
     # ---- cluster and operations -------------------------------------------------------------
 
-    async def status(self, _request: Request, _match: Match, query: str) -> Response:
+    async def status(self, request: Request, _match: Match, query: str) -> Response:
         """`GET /v1/status`."""
+        authorise(request, AnyRole())
         parse_query(query, ())
         status = self._driver.status()
         uptime_seconds = time.monotonic() - self._started_at
         body = status_body(status, uptime_seconds, self._settings.warnings)
         return self.renderer.json(body, status.revision)
 
-    async def cluster(self, _request: Request, _match: Match, query: str) -> Response:
+    async def cluster(self, request: Request, _match: Match, query: str) -> Response:
         """`GET /v1/cluster`."""
+        authorise(request, AnyRole())
         parse_query(query, ())
         body = cluster_body(self._driver.cluster())
         return self.renderer.json(body, self._driver.status().revision)
@@ -282,8 +314,9 @@ class Handlers:
         lines = [f"[{'+' if is_good else '-'}] {name}\n" for name, is_good in shown]
         return self.renderer.text(200 if is_ready else 503, "".join(lines))
 
-    async def scrape(self, _request: Request, _match: Match, query: str) -> Response:
+    async def scrape(self, request: Request, _match: Match, query: str) -> Response:
         """`GET /metrics`."""
+        authorise(request, AnyRole())
         parse_query(query, ())
         body = self._metrics.render(self._driver.status(), self._driver.cluster())
         return self.renderer.metrics(CONTENT_TYPE_LATEST, body)

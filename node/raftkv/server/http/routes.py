@@ -26,6 +26,7 @@ class Route(NamedTuple):
     listener: Listener
     handler: str  # a method of `raftkv.server.http.handlers.Handlers`
     summary: str
+    needs_token: bool = True  # when there is a token file; probes have none
 
 
 _ANY: Final = Listener.CLIENT | Listener.ADMIN | Listener.METRICS
@@ -52,8 +53,15 @@ ROUTES: Final = (
     Route("POST", "/v1/cluster/bootstrap", _ADMIN, "bootstrap", "found a cluster on this node"),
     Route("POST", "/v1/maintenance/drain", _ADMIN, "drain", "start the drain of this node"),
     Route("DELETE", "/v1/maintenance/drain", _ADMIN, "drain", "undo the drain of this node"),
-    Route("GET", "/livez", _ANY, "livez", "fails when the process is stuck"),
-    Route("GET", "/readyz", _ANY, "readyz", "fails when requests should go elsewhere"),
+    Route("GET", "/livez", _ANY, "livez", "fails when the process is stuck", needs_token=False),
+    Route(
+        "GET",
+        "/readyz",
+        _ANY,
+        "readyz",
+        "fails when requests should go elsewhere",
+        needs_token=False,
+    ),
     Route("GET", "/metrics", _ANY, "scrape", "Prometheus metrics"),
 )
 

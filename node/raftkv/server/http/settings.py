@@ -9,6 +9,7 @@ class HttpSettings:
 
     node_name: str  # visible ASCII: stands in a header of every answer
     value_bytes_max: int = 1 << 20
+    watchers_max: int = 10_000
     warnings: tuple[str, ...] = ()  # for `/v1/status`: what an administrator should know
 
     # Limits against slow and greedy clients, who may be hostile or just broken.
