@@ -4,20 +4,22 @@ from raftkv.kv.commands import (
     Append,
     Command,
     Condition,
-    ConditionFailed,
-    CounterOverflow,
     Delete,
-    Deleted,
     DeleteRange,
     Increment,
+    KeyCommand,
+    Put,
+    ReturnPrevious,
+)
+from raftkv.kv.outcomes import (
+    ConditionFailed,
+    CounterOverflow,
+    Deleted,
     Incremented,
     Item,
-    KeyCommand,
     NotACounter,
     Outcome,
-    Put,
     Returned,
-    ReturnPrevious,
     TooLarge,
     TooManyKeys,
     Written,
@@ -57,6 +59,7 @@ class Model:
             if removed:
                 self.states.append(kept)
             return Deleted(self.revision, removed)
+        assert isinstance(command, KeyCommand)
         return self._write(command)
 
     def _write(self, command: KeyCommand) -> Outcome:

@@ -11,28 +11,30 @@ from raftkv.kv.commands import (
     Append,
     Command,
     Condition,
-    ConditionFailed,
-    CounterOverflow,
     Delete,
-    Deleted,
     DeleteRange,
     Increment,
+    Put,
+    ReturnPrevious,
+    decode_batch,
+    decode_command,
+    encode_command,
+    join_batch,
+)
+from raftkv.kv.outcomes import (
+    ConditionFailed,
+    CounterOverflow,
+    Deleted,
     Incremented,
     Item,
     NotACounter,
     Outcome,
-    Put,
     Returned,
-    ReturnPrevious,
     TooLarge,
     TooManyKeys,
     Written,
-    decode_batch,
-    decode_command,
     decode_outcome,
-    encode_command,
     encode_outcome,
-    join_batch,
 )
 from tests.kv.support import DETERMINISTIC
 
@@ -135,7 +137,7 @@ def test_a_key_that_no_engine_could_store_does_not_decode(key: bytes, make: type
 @pytest.mark.parametrize(
     ("command", "encoded"),
     [
-        (Put(b"k", b"v"), "9401c4016bc40176c0"),
+        (Put(b"k", b"v"), "9601c4016bc40176c00000"),
         (Delete(b"k", Condition(exists=True)), "9302c4016b92c0c3"),
         (Append(b"k", b"v", 9), "9503c4016bc4017609c0"),
         (ReturnPrevious(Delete(b"k")), "92049302c4016bc0"),

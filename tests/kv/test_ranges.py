@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from raftkv.kv.commands import Command, Delete, Item, Put
+from raftkv.kv.commands import Command, Delete, Put
 from raftkv.kv.engine import Engine
 from raftkv.kv.memory_engine import MemoryEngine
+from raftkv.kv.outcomes import Item
 from raftkv.kv.ranges import Page, Range, end_of_prefix, read_range
 from raftkv.kv.store import Store
 from tests.kv.model import Model

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from raftkv.kv.commands import Written
+from raftkv.kv.outcomes import Written
 from raftkv.node.events import (
     Bootstrapped,
     BootstrapRequest,

@@ -167,7 +167,7 @@ async def test_frames_arrive_in_order_on_both_channels(start: StartHost) -> None
     for number in range(100):
         left.transport.send(Channel(number % 2), heartbeat(number))
     await until("all frames", lambda: len(right.node.frames()) == 100)
-    for channel in Channel:
+    for channel in (Channel.BULK, Channel.CONTROL):
         numbers = [f.messages[0].round for f in right.node.frames()]  # type: ignore[union-attr]
         assert [n for n in numbers if n % 2 == channel] == list(range(channel, 100, 2))
     assert left.transport.frames_dropped == 0

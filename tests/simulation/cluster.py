@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from raftkv.node.events import (
+    Advanced,
     Answer,
     BootstrapRequest,
     Continue,
@@ -238,8 +239,8 @@ class Cluster:
                 case Stop(reason=reason):
                     self.world.trace(f"{machine.name} stop: {reason}")
                     process.stopped = reason
-                case PeersChanged():
-                    pass  # the network connects everybody
+                case PeersChanged() | Advanced():
+                    pass  # the network connects everybody; nobody watches
 
     def _submit(self, machine: Machine, process: Process, submission: SubmitDisk) -> None:
         process.pending_disk[submission.submission] = submission

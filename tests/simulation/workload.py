@@ -2,18 +2,8 @@
 
 from functools import partial
 
-from raftkv.kv.commands import (
-    Append,
-    Command,
-    Condition,
-    ConditionFailed,
-    Delete,
-    Deleted,
-    Put,
-    TooLarge,
-    Written,
-    encode_command,
-)
+from raftkv.kv.commands import Append, Command, Condition, Delete, Put, encode_command
+from raftkv.kv.outcomes import ConditionFailed, Deleted, TooLarge, Written
 from raftkv.node.events import (
     Answer,
     Consistency,

@@ -10,6 +10,7 @@ Each keeps its own outcome and its own revision; the batch only amortises the co
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Annotated, Final
 
 import msgspec
@@ -33,11 +34,17 @@ class Condition(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Put(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
-    """Store ``value`` under ``key``."""
+    """Store ``value`` under ``key``; a lease it was attached to before lets it go.
+
+    At most one of ``lease`` and ``ttl_ms`` is not 0: attach the key to that lease, or to a new
+    one of its own, which ends with the key.
+    """
 
     key: Key
     value: bytes
     condition: Condition | None = None
+    lease: int = 0
+    ttl_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Delete(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -82,99 +89,215 @@ class DeleteRange(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5)
     keys_max: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 
 
+class Target(IntEnum):
+    """What of a key a `Compare` looks at; all numbers are 0 for a key that does not exist."""
+
+    VALUE = 0  # bytes; a missing key has none, so that only "!=" holds
+    VERSION = 1
+    CREATE_REVISION = 2
+    MOD_REVISION = 3
+    LEASE = 4
+
+
+class Comparison(IntEnum):
+    """How a `Compare` compares what is there with what it holds."""
+
+    EQUAL = 0
+    NOT_EQUAL = 1
+    LESS = 2
+    GREATER = 3
+
+
+class Compare(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One condition of a `Txn`: present ``target`` of ``key``, ``comparison``, ``value``."""
+
+    key: Key
+    target: Target
+    comparison: Comparison
+    value: bytes | int  # bytes exactly for Target.VALUE
+
+
+class ReadKey(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
+    """In a `Txn` only: the item under ``key``, as the operations before left it. `Got`."""
+
+    key: Key
+
+
+TxnOp = Put | Delete | Append | Increment | DeleteRange | ReadKey
+
+
+class Txn(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """If all ``compares`` hold do ``success``, else ``failure``, in order: all or nothing.
+
+    All changes share one revision, and an operation sees those before it. If one cannot be done,
+    nothing changes and the answer is `TxnFailed`. At most ``keys_max`` keys may be changed
+    (`TooManyKeys`), and `ReadKey` may gather at most ``result_bytes_max`` (`TooLarge`).
+    """
+
+    compares: tuple[Compare, ...]
+    success: tuple[TxnOp, ...]
+    failure: tuple[TxnOp, ...]
+    keys_max: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+    result_bytes_max: int
+
+
+class GrantLease(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=12):
+    """Make a lease that ends ``ttl_ms`` of log time after its grant or last keepalive.
+
+    At most ``keys_max`` keys may be attached to it, so that its end is one bounded command.
+    """
+
+    ttl_ms: Annotated[int, msgspec.Meta(ge=1)]
+    keys_max: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+
+
+class KeepLeaseAlive(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=13):
+    """Let the lease live for its whole ttl again. Takes no revision."""
+
+    lease: int
+
+
+class RevokeLease(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=14):
+    """End the lease: its keys are deleted, its lock goes to the next waiter.
+
+    With ``prefix``, only if all its keys begin with that (`LeaseForbidden`).
+    """
+
+    lease: int
+    prefix: bytes = b""
+
+
+class AcquireLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=15):
+    """Take the lock ``name`` for ``owner``, or queue for it if ``wait_ms`` is not 0.
+
+    The same owner gets the lock, or its place in the queue, that it has already. Nobody waits
+    for longer than ``wait_ms`` of log time; at most ``waiters_max`` do at once (`LockBusy`).
+    """
+
+    name: Key
+    owner: Annotated[bytes, msgspec.Meta(min_length=1, max_length=255)]
+    ttl_ms: Annotated[int, msgspec.Meta(ge=1)]
+    wait_ms: Annotated[int, msgspec.Meta(ge=0)]
+    waiters_max: int
+
+
+class KeepLockAlive(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=16):
+    """As `KeepLeaseAlive`, by the fencing token."""
+
+    name: Key
+    token: int
+
+
+class ReleaseLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):
+    """Give the lock to the next waiter, or nobody."""
+
+    name: Key
+    token: int
+
+
+class LeaveLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
+    """The waiter with ``ticket`` waits no longer.
+
+    If it got the lock meanwhile it keeps it (`LockHeld`), or gives it up if ``releases``.
+    """
+
+    name: Key
+    ticket: int
+    releases: bool
+
+
+class Fenced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=19):
+    """Do ``command`` if the lock ``name`` is still held under ``token``, else `LockLost`."""
+
+    name: Key
+    token: int
+    command: (
+        Put
+        | Delete
+        | Append
+        | Increment
+        | ReturnPrevious
+        | DeleteRange
+        | Txn
+        | GrantLease
+        | KeepLeaseAlive
+        | RevokeLease
+    )
+
+
+class Compact(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20):
+    """Forget the history before ``revision``; it is gone at once, its room bit by bit."""
+
+    revision: int
+
+
+class Sweep(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
+    """By the leader: free the room of at most ``records_max`` compacted or expired records."""
+
+    records_max: int
+
+
+class Expire(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22):
+    """By the leader: end the lease if its time is over by log time, else nothing (rule 21)."""
+
+    lease: int
+
+
+class Stamp(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=23):
+    """By the leader, first in a batch: log time advances by ``elapsed_ms`` (rule 21)."""
+
+    elapsed_ms: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Once(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
+    """Do ``command`` unless the idempotency ``key`` was used in the last ``keep_ms`` (rule 22).
+
+    Used with the same ``fingerprint`` of the request: `Replayed` with what came of it then, less
+    any values. Used with another: `IdempotencyMismatch`. Nothing changes in either case.
+    """
+
+    key: Annotated[bytes, msgspec.Meta(min_length=1, max_length=128)]
+    fingerprint: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    keep_ms: int
+    command: (
+        Put
+        | Delete
+        | Append
+        | Increment
+        | ReturnPrevious
+        | DeleteRange
+        | Txn
+        | GrantLease
+        | KeepLeaseAlive
+        | RevokeLease
+        | AcquireLock
+        | KeepLockAlive
+        | ReleaseLock
+        | Fenced
+    )
+
+
 KeyCommand = Put | Delete | Append | Increment
-Command = KeyCommand | ReturnPrevious | DeleteRange
-
-
-class Written(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
-    """The key was stored; ``revision`` is the store's and the key's new revision."""
-
-    revision: int
-    version: int  # how often the key was written since it was created; 1 when created
-
-    @property
-    def created(self) -> bool:
-        """Whether the key did not exist before."""
-        return self.version == 1
-
-
-class Deleted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
-    """``count`` keys were removed; ``revision`` is the store's after the command."""
-
-    revision: int
-    count: int
-
-
-class ConditionFailed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
-    """Nothing changed. ``mod_revision`` is the key's present one, 0 if it does not exist."""
-
-    revision: int
-    mod_revision: int
-
-
-class TooLarge(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
-    """Nothing changed: the value would have had ``value_bytes``, more than the limit."""
-
-    revision: int
-    value_bytes: int
-
-
-class Incremented(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
-    """The key was stored with the number ``value``; the others as in `Written`."""
-
-    revision: int
-    version: int
-    value: int
-
-
-class NotACounter(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
-    """Nothing changed: the value is no decimal number of 64 bits with sign."""
-
-    revision: int
-
-
-class CounterOverflow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
-    """Nothing changed: the sum with ``value``, the present number, would not fit into 64 bits."""
-
-    revision: int
-    value: int
-
-
-class TooManyKeys(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
-    """Nothing changed: the range holds more keys than the command may remove."""
-
-    revision: int
-
-
-class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A key and all that is known of it."""
-
-    key: bytes
-    value: bytes
-    create_revision: int
-    mod_revision: int
-    version: int
-    lease: int = 0
-
-
-class Returned(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
-    """`ReturnPrevious` was done. ``previous`` is None when the key did not exist."""
-
-    outcome: Written | Deleted | Incremented
-    previous: Item | None
-
-
-Outcome = (
-    Written
-    | Deleted
-    | ConditionFailed
-    | TooLarge
-    | Returned
-    | Incremented
-    | NotACounter
-    | CounterOverflow
-    | TooManyKeys
+#: What clients may ask for, bare or inside `Fenced` and `Once`.
+ClientCommand = (
+    KeyCommand
+    | ReturnPrevious
+    | DeleteRange
+    | Txn
+    | GrantLease
+    | KeepLeaseAlive
+    | RevokeLease
+    | AcquireLock
+    | KeepLockAlive
+    | ReleaseLock
+    | LeaveLock
+    | Fenced
+    | Once
+    | Compact
 )
+#: What only the leader adds to the log.
+LeaderCommand = Sweep | Expire | Stamp
+Command = ClientCommand | LeaderCommand
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -182,7 +305,6 @@ _COMMAND_DECODER: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Deco
 _BATCH_DECODER: Final[msgspec.msgpack.Decoder[tuple[Command, ...]]] = msgspec.msgpack.Decoder(
     tuple[Command, ...]
 )
-_OUTCOME_DECODER: Final[msgspec.msgpack.Decoder[Outcome]] = msgspec.msgpack.Decoder(Outcome)
 
 
 def encode_command(command: Command) -> bytes:
@@ -217,18 +339,3 @@ def count_commands(data: bytes) -> int:
 def decode_batch(data: bytes) -> tuple[Command, ...]:
     """Inverse of `join_batch`. Raises ``msgspec.DecodeError`` on anything else."""
     return _BATCH_DECODER.decode(data)
-
-
-def encode_outcome(outcome: Outcome) -> bytes:
-    """The bytes of an outcome, for the peer that forwarded the command."""
-    return _ENCODER.encode(outcome)
-
-
-def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
-    """The bytes of an entry's outcomes, for the chain hash (rule 23)."""
-    return _ENCODER.encode(outcomes)
-
-
-def decode_outcome(data: bytes) -> Outcome:
-    """Inverse of `encode_outcome`. Raises ``msgspec.DecodeError`` on anything else."""
-    return _OUTCOME_DECODER.decode(data)

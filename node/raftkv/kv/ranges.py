@@ -15,8 +15,8 @@ from operator import itemgetter
 
 import msgspec
 
-from raftkv.kv.commands import Item
 from raftkv.kv.engine import Engine, EngineReader, Table
+from raftkv.kv.outcomes import Item
 from raftkv.kv.records import current_rev_key, decode_current, decode_item, rev_key_last
 
 

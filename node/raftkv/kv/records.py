@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from raftkv.kv.commands import Item
+from raftkv.kv.outcomes import Item
 
 FORMAT: Final = 1
 

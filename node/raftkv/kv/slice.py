@@ -9,30 +9,32 @@ Deterministic: depends on the tables, the slice's start and the commands alone (
 
 import re
 from itertools import islice
-from typing import Final, assert_never
+from typing import Final
 
 from raftkv.kv.commands import (
     Append,
     Command,
     Condition,
-    ConditionFailed,
-    CounterOverflow,
     Delete,
-    Deleted,
     DeleteRange,
     Increment,
+    Put,
+    ReturnPrevious,
+)
+from raftkv.kv.engine import EngineReader, EngineWriter, Pair, StoreError, Table
+from raftkv.kv.outcomes import (
+    ConditionFailed,
+    CounterOverflow,
+    Deleted,
     Incremented,
     Item,
     NotACounter,
     Outcome,
-    Put,
     Returned,
-    ReturnPrevious,
     TooLarge,
     TooManyKeys,
     Written,
 )
-from raftkv.kv.engine import EngineReader, EngineWriter, Pair, Table
 from raftkv.kv.records import (
     REV_KEY_BYTES,
     Current,
@@ -85,7 +87,7 @@ class Slice:
             case ReturnPrevious():
                 return self._return_previous(command)
             case _:
-                assert_never(command)
+                raise StoreError(f"this version cannot apply {type(command).__name__}")
 
     def write_to(self, writer: EngineWriter) -> None:
         """Write all changes; the caller adds META in the same transaction."""

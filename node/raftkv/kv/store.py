@@ -18,8 +18,9 @@ from typing import Final
 
 import msgspec
 
-from raftkv.kv.commands import Item, Outcome, decode_batch, encode_outcomes
+from raftkv.kv.commands import decode_batch
 from raftkv.kv.engine import Engine, StoreError, Table
+from raftkv.kv.outcomes import Item, Outcome, encode_outcomes
 from raftkv.kv.records import (
     CHAIN_HASH_BYTES,
     META_KEY,

@@ -9,8 +9,9 @@ from enum import IntEnum
 
 import msgspec
 
-from raftkv.kv.commands import Item, Outcome
+from raftkv.kv.outcomes import Item, Outcome
 from raftkv.kv.ranges import Page, Range
+from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, Message, NodeId
 from raftkv.storage.disk import DiskError, DiskOps, DiskResult
 
@@ -32,10 +33,14 @@ class ForwardWrites(msgspec.Struct, frozen=True, array_like=True, tag=101):
 
 
 class ForwardReplies(msgspec.Struct, frozen=True, array_like=True, tag=102):
-    """The leader's answers. None: refused before it reached the log (no longer the leader)."""
+    """The leader's answers.
+
+    Bytes are an encoded outcome. None: refused before it reached the log, by who no longer leads;
+    the sender asks the next leader. A number: refused for good with this `FailureCode`.
+    """
 
     incarnation: int
-    replies: tuple[tuple[RequestId, bytes | None], ...]
+    replies: tuple[tuple[RequestId, bytes | int | None], ...]
 
 
 PeerMessage = Message | ForwardWrites | ForwardReplies
@@ -55,6 +60,7 @@ class Channel(IntEnum):
 
     BULK = 0  # appends, forwarded writes and their answers
     CONTROL = 1  # heartbeats, votes, reads, transfer
+    SNAPSHOT = 2  # chunks of snapshots and their acknowledgements
 
 
 # ---- requests, already parsed: meaning, not bytes ------------------------------------------
@@ -65,6 +71,7 @@ class Consistency(IntEnum):
 
     LINEARIZABLE = 0
     LOCAL = 1
+    BOUNDED = 2  # at most `ReadRequest.max_stale_seconds` old, else linearizable
 
 
 class Get(msgspec.Struct, frozen=True):
@@ -74,7 +81,33 @@ class Get(msgspec.Struct, frozen=True):
     revision: int = 0
 
 
-Query = Get | Range
+class GetLease(msgspec.Struct, frozen=True):
+    """Query: a lease with its keys, or None. Answered with `LeaseFound`."""
+
+    lease: int
+
+
+class ListLeases(msgspec.Struct, frozen=True):
+    """Query: the leases with ids after ``after``, in order. Answered with `LeasesFound`."""
+
+    after: int = 0
+    limit: int = 1000
+
+
+class GetLock(msgspec.Struct, frozen=True):
+    """Query: a lock that is held, or None. Answered with `LockFound`."""
+
+    name: bytes
+
+
+class ListLocks(msgspec.Struct, frozen=True):
+    """Query: the held locks with names after ``after`` (b"": from the first), in order."""
+
+    after: bytes = b""
+    limit: int = 1000
+
+
+Query = Get | Range | GetLease | ListLeases | GetLock | ListLocks
 
 
 class WriteRequest(msgspec.Struct, frozen=True):
@@ -93,6 +126,7 @@ class ReadRequest(msgspec.Struct, frozen=True):
     consistency: Consistency
     min_revision: int  # wait until the store has this revision; 0: do not
     deadline: float
+    max_stale_seconds: float = 0.0  # for Consistency.BOUNDED
 
 
 class CancelRequest(msgspec.Struct, frozen=True):
@@ -107,6 +141,50 @@ class BootstrapRequest(msgspec.Struct, frozen=True):
     id: RequestId
     cluster_id: str
     members: tuple[Member, ...]
+
+
+class LockRequest(msgspec.Struct, frozen=True):
+    """Take a lock, waiting in its queue (API contract, `POST /v1/locks/{name}`).
+
+    ``command`` is an encoded `AcquireLock`, perhaps inside `Once`. Answered like a write, but a
+    `LockQueued` only when ``wait_deadline`` has passed: the node has left the queue by then. A
+    `CancelRequest` leaves the queue too, and gives back a lock that came too late.
+    """
+
+    id: RequestId
+    command: bytes
+    name: bytes
+    wait_deadline: float
+    deadline: float  # for the write itself
+
+
+class ConfigChangeRequest(msgspec.Struct, frozen=True):
+    """Change the membership, here or on the leader. Answered by ConfigChanged or Failure.
+
+    The answer comes when the change is committed; a joint one when it was left.
+    """
+
+    id: RequestId
+    change: ConfigChange
+    config_index: int | None  # refuse with PRECONDITION unless this is the present one
+    deadline: float
+
+
+class TransferRequest(msgspec.Struct, frozen=True):
+    """Hand leadership to ``target`` (None: the most caught-up voter), here or on the leader.
+
+    Answered by Transferred once the new leader has committed, or Failure.
+    """
+
+    id: RequestId
+    target: NodeId | None
+    deadline: float
+
+
+class SnapshotRequest(msgspec.Struct, frozen=True):
+    """Take a snapshot of this node now. Answered by SnapshotTaken or Failure."""
+
+    id: RequestId
 
 
 class DrainRequest(msgspec.Struct, frozen=True):
@@ -163,6 +241,10 @@ Event = (
     | ReadRequest
     | CancelRequest
     | BootstrapRequest
+    | LockRequest
+    | ConfigChangeRequest
+    | TransferRequest
+    | SnapshotRequest
     | DrainRequest
 )
 
@@ -182,6 +264,11 @@ class FailureCode(IntEnum):
     INVALID = 7  # a bootstrap list without this node, or otherwise wrong
     STOPPED = 8  # not committed; the node is stopping
     FUTURE_REVISION = 9  # a read at a revision that the store has not reached
+    QUOTA = 10  # not committed; the store holds as much as it may (only what frees room is taken)
+    COMPACTED = 11  # a read at a revision that is gone; `Failure.revision` is the oldest left
+    IDEMPOTENCY_FULL = 12  # not committed; as many idempotency records as there may be
+    REFUSED = 13  # a membership change that is not allowed now; `Failure.reason` says why
+    PRECONDITION = 14  # the configuration is another one than the caller meant
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -189,6 +276,8 @@ class Failure(msgspec.Struct, frozen=True):
 
     code: FailureCode
     detail: str
+    reason: str = ""  # of REFUSED: `raftkv.raft.confchange.Reason`, a stable word
+    revision: int = 0  # of COMPACTED: the oldest revision that can be read
 
 
 class ReadResult(msgspec.Struct, frozen=True):
@@ -196,6 +285,91 @@ class ReadResult(msgspec.Struct, frozen=True):
 
     item: Item | None
     revision: int
+
+
+class LeaseInfo(msgspec.Struct, frozen=True):
+    """A lease as it is now."""
+
+    lease: int
+    ttl_ms: int
+    remaining_ms: int  # of log time: it lives at least so long
+    keys: tuple[bytes, ...]
+
+
+class LeaseFound(msgspec.Struct, frozen=True):
+    """Of `GetLease`; None: there is no such lease."""
+
+    lease: LeaseInfo | None
+    revision: int
+
+
+class LeasesFound(msgspec.Struct, frozen=True):
+    """Of `ListLeases`, without their keys; ``next_after`` is None at the end."""
+
+    leases: tuple[LeaseInfo, ...]
+    revision: int
+    next_after: int | None
+
+
+class LockInfo(msgspec.Struct, frozen=True):
+    """A lock that is held."""
+
+    name: bytes
+    owner: bytes
+    token: int  # also the id of its lease
+    ttl_ms: int
+    remaining_ms: int
+    waiters: tuple[bytes, ...]  # their owners, the next one first
+
+
+class LockFound(msgspec.Struct, frozen=True):
+    """Of `GetLock`; None: nobody holds it."""
+
+    lock: LockInfo | None
+    revision: int
+
+
+class LocksFound(msgspec.Struct, frozen=True):
+    """Of `ListLocks`; ``next_after`` is None at the end."""
+
+    locks: tuple[LockInfo, ...]
+    revision: int
+    next_after: bytes | None
+
+
+Found = ReadResult | Page | LeaseFound | LeasesFound | LockFound | LocksFound
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """What a LOCAL or BOUNDED read found without asking anybody.
+
+    ``age_seconds``: it shows at least all that was committed so long ago; None: nothing is known.
+    """
+
+    found: Found
+    age_seconds: float | None
+
+
+class ConfigChanged(msgspec.Struct, frozen=True):
+    """The membership change took effect with the configuration at this index."""
+
+    config_index: int
+
+
+class Transferred(msgspec.Struct, frozen=True):
+    """``leader`` leads and has committed an entry of its own term."""
+
+    leader: NodeId
+    term: int
+
+
+class SnapshotTaken(msgspec.Struct, frozen=True):
+    """A durable snapshot of the state after ``index``."""
+
+    name: str  # of the file
+    index: int
+    revision: int
+    size_bytes: int
 
 
 class Bootstrapped(msgspec.Struct, frozen=True):
@@ -211,7 +385,17 @@ class Drained(msgspec.Struct, frozen=True):
     draining: bool
 
 
-Answer = Outcome | ReadResult | Page | Bootstrapped | Drained | Failure
+Answer = (
+    Outcome
+    | Found
+    | Stale
+    | Bootstrapped
+    | Drained
+    | ConfigChanged
+    | Transferred
+    | SnapshotTaken
+    | Failure
+)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -250,6 +434,12 @@ class RoleChanged(msgspec.Struct, frozen=True):
     leader: NodeId | None
 
 
+class Advanced(msgspec.Struct, frozen=True):
+    """The store's revision grew to this: watches have something to read."""
+
+    revision: int
+
+
 class Stop(msgspec.Struct, frozen=True):
     """End the process now with a non-zero exit: going on would break a promise."""
 
@@ -260,4 +450,4 @@ class Continue(msgspec.Struct, frozen=True):
     """Call `handle` again on the next loop turn, also without an event: work was sliced."""
 
 
-Effect = Reply | Send | SubmitDisk | PeersChanged | RoleChanged | Stop | Continue
+Effect = Reply | Send | SubmitDisk | PeersChanged | RoleChanged | Advanced | Stop | Continue

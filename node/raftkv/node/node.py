@@ -21,9 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from raftkv.kv.commands import (
-    count_commands,
-)
+from raftkv.kv.commands import count_commands
 from raftkv.kv.environment import EngineFactory, applied_index_fits
 from raftkv.kv.store import Store, StoreError
 from raftkv.node import views

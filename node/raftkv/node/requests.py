@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from raftkv.kv.commands import decode_command, decode_outcome, encode_outcome, join_batch
+from raftkv.kv.commands import decode_command, join_batch
+from raftkv.kv.outcomes import decode_outcome, encode_outcome
 from raftkv.kv.store import AppliedEntry, Store
 from raftkv.node import queries
 from raftkv.node.events import (
@@ -141,6 +142,8 @@ class Requests:
                 continue
             if outcome is None:
                 self._hold_again(write)
+            elif isinstance(outcome, int):
+                self._settle(write, Failure(FailureCode(outcome), "refused by the leader"))
             else:
                 self._settle(write, decode_outcome(outcome))
 

@@ -17,13 +17,15 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from raftkv.kv.commands import Outcome
-from raftkv.kv.ranges import Page
+from raftkv.kv.outcomes import Outcome
 from raftkv.node.events import (
+    Advanced,
     Answer,
     Bootstrapped,
     BootstrapRequest,
     CancelRequest,
+    ConfigChanged,
+    ConfigChangeRequest,
     Consistency,
     Continue,
     DiskDone,
@@ -33,20 +35,27 @@ from raftkv.node.events import (
     Event,
     Failure,
     FailureCode,
+    Found,
+    LockRequest,
     PeersChanged,
     Query,
     ReadRequest,
-    ReadResult,
     Reply,
     RequestId,
     RoleChanged,
     Send,
+    SnapshotRequest,
+    SnapshotTaken,
+    Stale,
     Stop,
     SubmitDisk,
     Tick,
+    Transferred,
+    TransferRequest,
     WriteRequest,
 )
 from raftkv.node.status import ClusterStatus, Status
+from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, NodeId
 from raftkv.server.disk_thread import BlockingDisk, DiskThread
 from raftkv.server.transport import PeerTransport
@@ -168,6 +177,8 @@ class Driver:
         self.draining_since: float | None = None
         #: Resolved with the reason when the node can no longer go on.
         self.stopped: asyncio.Future[str] = self._loop.create_future()
+        #: Told the store's revision whenever it has grown; watches set it.
+        self.on_revision: Callable[[int], None] = lambda _: None
         # Called after each turn while somebody waits for the node to come to a state.
         self._watcher: Callable[[], None] | None = None
         self._perform: dict[type, Callable[[Any], None]] = {
@@ -176,6 +187,7 @@ class Driver:
             SubmitDisk: self._disk.submit,
             PeersChanged: self._on_peers_changed,
             RoleChanged: on_role,
+            Advanced: self._on_advanced,
             Stop: self._on_stop,
             Continue: self._on_continue,
         }
@@ -249,11 +261,49 @@ class Driver:
         consistency: Consistency,
         min_revision: int,
         timeout_seconds: float,
-    ) -> ReadResult | Page | Failure:
+        max_stale_seconds: float = 0.0,
+    ) -> Found | Stale | Failure:
         """See `DriverApi`."""
         deadline = self._loop.time() + timeout_seconds
-        request = ReadRequest(self._next_id(), query, consistency, min_revision, deadline)
-        answer: ReadResult | Page | Failure = await self._ask(request)
+        request = ReadRequest(
+            self._next_id(), query, consistency, min_revision, deadline, max_stale_seconds
+        )
+        answer: Found | Stale | Failure = await self._ask(request)
+        return answer
+
+    async def lock(
+        self, command: bytes, name: bytes, wait_seconds: float, timeout_seconds: float
+    ) -> Outcome | Failure:
+        """See `DriverApi`."""
+        now = self._loop.time()
+        answer: Outcome | Failure = await self._ask(
+            LockRequest(self._next_id(), command, name, now + wait_seconds, now + timeout_seconds)
+        )
+        return answer
+
+    async def change_config(
+        self, change: ConfigChange, config_index: int | None, timeout_seconds: float
+    ) -> ConfigChanged | Failure:
+        """See `DriverApi`."""
+        deadline = self._loop.time() + timeout_seconds
+        answer: ConfigChanged | Failure = await self._ask(
+            ConfigChangeRequest(self._next_id(), change, config_index, deadline)
+        )
+        return answer
+
+    async def transfer(
+        self, target: NodeId | None, timeout_seconds: float
+    ) -> Transferred | Failure:
+        """See `DriverApi`."""
+        deadline = self._loop.time() + timeout_seconds
+        answer: Transferred | Failure = await self._ask(
+            TransferRequest(self._next_id(), target, deadline)
+        )
+        return answer
+
+    async def snapshot(self) -> SnapshotTaken | Failure:
+        """See `DriverApi`."""
+        answer: SnapshotTaken | Failure = await self._ask(SnapshotRequest(self._next_id()))
         return answer
 
     async def bootstrap(
@@ -360,6 +410,9 @@ class Driver:
     def _on_peers_changed(self, change: PeersChanged) -> None:
         self.transport.set_peers(change.cluster_id, change.members)
 
+    def _on_advanced(self, advanced: Advanced) -> None:
+        self.on_revision(advanced.revision)
+
     def _on_continue(self, _: Continue) -> None:
         self._schedule_turn()
 
@@ -394,10 +447,18 @@ class Driver:
         return self._last_request_id
 
     async def _ask(
-        self, request: WriteRequest | ReadRequest | BootstrapRequest | DrainRequest
+        self,
+        request: WriteRequest
+        | ReadRequest
+        | LockRequest
+        | BootstrapRequest
+        | ConfigChangeRequest
+        | TransferRequest
+        | SnapshotRequest
+        | DrainRequest,
     ) -> Any:  # noqa: ANN401 - the type of the answer follows the type of the request
         """The node's answer to ``request``; when cancelled, the node is told to forget it."""
-        is_of_client = isinstance(request, WriteRequest | ReadRequest)
+        is_of_client = isinstance(request, WriteRequest | ReadRequest | LockRequest)
         if is_of_client and len(self._pending) >= self._pending_requests_max:
             return Failure(FailureCode.OVERLOADED, "too many requests are in flight on this node")
         if self._is_closing or self.stopped.done():

@@ -7,10 +7,21 @@ loop's thread. A cancelled call tells the node that the client has gone.
 from collections.abc import Awaitable
 from typing import Protocol
 
-from raftkv.kv.commands import Outcome
-from raftkv.kv.ranges import Page
-from raftkv.node.events import Bootstrapped, Consistency, Drained, Failure, Query, ReadResult
+from raftkv.kv.outcomes import Outcome
+from raftkv.node.events import (
+    Bootstrapped,
+    ConfigChanged,
+    Consistency,
+    Drained,
+    Failure,
+    Found,
+    Query,
+    SnapshotTaken,
+    Stale,
+    Transferred,
+)
 from raftkv.node.status import ClusterStatus, Status
+from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, NodeId
 
 
@@ -27,8 +38,31 @@ class DriverApi(Protocol):
         consistency: Consistency,
         min_revision: int,
         timeout_seconds: float,
-    ) -> Awaitable[ReadResult | Page | Failure]:
-        """Answer a query at the promised consistency."""
+        max_stale_seconds: float = 0.0,
+    ) -> Awaitable[Found | Stale | Failure]:
+        """Answer a query at the promised consistency; `Stale` only when less was asked for."""
+        ...
+
+    def lock(
+        self, command: bytes, name: bytes, wait_seconds: float, timeout_seconds: float
+    ) -> Awaitable[Outcome | Failure]:
+        """Acquire a lock, waiting for it (`LockRequest`)."""
+        ...
+
+    def change_config(
+        self, change: ConfigChange, config_index: int | None, timeout_seconds: float
+    ) -> Awaitable[ConfigChanged | Failure]:
+        """Change the membership (`ConfigChangeRequest`)."""
+        ...
+
+    def transfer(
+        self, target: NodeId | None, timeout_seconds: float
+    ) -> Awaitable[Transferred | Failure]:
+        """Hand leadership on (`TransferRequest`)."""
+        ...
+
+    def snapshot(self) -> Awaitable[SnapshotTaken | Failure]:
+        """Take a snapshot now."""
         ...
 
     def bootstrap(

@@ -37,7 +37,11 @@ _LOG: Final = logging.getLogger(__name__)
 
 # What may wait in a connection's buffer before frames are dropped. Control traffic that has
 # waited is worthless; bulk is bounded by the core's flow control long before.
-QUEUE_BYTES_MAX: Final = {Channel.BULK: 32 << 20, Channel.CONTROL: 1 << 20}
+QUEUE_BYTES_MAX: Final = {
+    Channel.BULK: 32 << 20,
+    Channel.CONTROL: 1 << 20,
+    Channel.SNAPSHOT: 16 << 20,
+}
 RETRY_SECONDS_MIN: Final = 0.05
 RETRY_SECONDS_MAX: Final = 0.5
 SWEEP_SECONDS: Final = 1.0

@@ -5,15 +5,29 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from raftkv.kv.commands import Command, Item, Outcome, decode_command, join_batch
+from raftkv.kv.commands import Command, decode_command, join_batch
 from raftkv.kv.engine import Table
 from raftkv.kv.memory_engine import MemoryEngine
-from raftkv.kv.ranges import Page
+from raftkv.kv.outcomes import Item, Outcome
+from raftkv.kv.ranges import Range
 from raftkv.kv.records import META_KEY, Meta, encode_meta
 from raftkv.kv.store import Store
 from raftkv.node import queries
-from raftkv.node.events import Bootstrapped, Consistency, Drained, Failure, Get, Query, ReadResult
+from raftkv.node.events import (
+    Bootstrapped,
+    ConfigChanged,
+    Consistency,
+    Drained,
+    Failure,
+    Found,
+    Get,
+    Query,
+    SnapshotTaken,
+    Stale,
+    Transferred,
+)
 from raftkv.node.status import ClusterStatus, MemberStatus, State, Status
+from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Entry, EntryType, Member, NodeId
 
 NODE_ID = 0x00AB_CDEF_0123_4567
@@ -90,6 +104,8 @@ class FakeDriver:
     timeouts: list[float] = field(default_factory=list)
     bootstraps: list[tuple[str, tuple[Member, ...]]] = field(default_factory=list)
     drains: list[tuple[bool, tuple[NodeId, ...]]] = field(default_factory=list)
+    changes: list[tuple[ConfigChange, int | None]] = field(default_factory=list)
+    transfers: list[NodeId | None] = field(default_factory=list)
     waiting: int = 0
     cancelled: int = 0
 
@@ -140,11 +156,33 @@ class FakeDriver:
         consistency: Consistency,
         min_revision: int,
         timeout_seconds: float,
-    ) -> ReadResult | Page | Failure:
+        max_stale_seconds: float = 0.0,
+    ) -> Found | Stale | Failure:
+        assert isinstance(query, Get | Range)
         key = query.key if isinstance(query, Get) else query.start
         self.reads.append((key, consistency, min_revision, timeout_seconds))
         await self._wait()
         return self.failure or queries.answer(self.store, query)
+
+    async def lock(
+        self, command: bytes, name: bytes, wait_seconds: float, timeout_seconds: float
+    ) -> Outcome | Failure:
+        return await self.write(command, timeout_seconds)
+
+    async def change_config(
+        self, change: ConfigChange, config_index: int | None, timeout_seconds: float
+    ) -> ConfigChanged | Failure:
+        self.changes.append((change, config_index))
+        return self.failure or ConfigChanged(7)
+
+    async def transfer(
+        self, target: NodeId | None, timeout_seconds: float
+    ) -> Transferred | Failure:
+        self.transfers.append(target)
+        return self.failure or Transferred(target or 2, 8)
+
+    async def snapshot(self) -> SnapshotTaken | Failure:
+        return self.failure or SnapshotTaken("100-7.snapshot", 100, self.revision, 4096)
 
     async def bootstrap(
         self, cluster_id: str, members: tuple[Member, ...]

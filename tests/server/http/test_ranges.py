@@ -8,8 +8,8 @@ import pytest
 from multidict import CIMultiDict
 
 from raftkv.kv.commands import DeleteRange, Put, encode_command
-from raftkv.kv.ranges import Page, Range
-from raftkv.node.events import Consistency, Failure, FailureCode, Query, ReadResult
+from raftkv.kv.ranges import Range
+from raftkv.node.events import Consistency, Failure, FailureCode, Found, Query, Stale
 from raftkv.server.http.problems import Refused
 from raftkv.server.http.ranges import parse_delete, parse_range
 from tests.server.http.fake_driver import FakeDriver
@@ -170,8 +170,13 @@ class FailsLater(FakeDriver):
 
     @override
     async def read(
-        self, query: Query, consistency: Consistency, min_revision: int, timeout_seconds: float
-    ) -> ReadResult | Page | Failure:
+        self,
+        query: Query,
+        consistency: Consistency,
+        min_revision: int,
+        timeout_seconds: float,
+        max_stale_seconds: float = 0.0,
+    ) -> Found | Stale | Failure:
         if consistency is Consistency.LOCAL:
             return Failure(FailureCode.DEADLINE, "too late")
         return await super().read(query, consistency, min_revision, timeout_seconds)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from raftkv.kv.commands import ConditionFailed, Deleted, Item, Outcome, TooLarge, Written
+from raftkv.kv.outcomes import ConditionFailed, Deleted, Item, Outcome, TooLarge, Written
 from raftkv.node.events import Consistency, Failure, FailureCode, ReadResult
 from raftkv.server.http.conditions import parse_tags
 from raftkv.server.http.problems import problem_of

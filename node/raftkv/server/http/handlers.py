@@ -12,7 +12,8 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from raftkv.kv.commands import Command, Outcome, encode_command
+from raftkv.kv.commands import Command, encode_command
+from raftkv.kv.outcomes import Outcome
 from raftkv.kv.ranges import Page
 from raftkv.node.events import Consistency, Failure, FailureCode, Get, ReadResult
 from raftkv.node.status import State, Status

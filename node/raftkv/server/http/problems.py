@@ -46,13 +46,20 @@ CONFLICT: Final = Kind("conflict", 409, "Conflict")
 NOT_A_COUNTER: Final = Kind("not_a_counter", 409, "Value is not a counter")
 COUNTER_OVERFLOW: Final = Kind("counter_overflow", 409, "Counter would overflow")
 TOO_MANY_KEYS: Final = Kind("too_many_keys", 409, "Too many keys")
+COMPACTED: Final = Kind("compacted", 410, "Revision is compacted")
+CHANGE_REFUSED: Final = Kind("change_refused", 409, "Membership change refused")
+CONFIG_CHANGED: Final = Kind("config_changed", 412, "Another configuration is in force")
 CONDITION_FAILED: Final = Kind("condition_failed", 412, "Condition failed")
 TOO_LARGE: Final = Kind("too_large", 413, "Too large")
 CONTENT_ENCODING: Final = Kind("content_encoding", 415, "Content-Encoding is not accepted")
 EXPECTATION_FAILED: Final = Kind("expectation_failed", 417, "Expectation failed")
 WRONG_CLUSTER: Final = Kind("wrong_cluster", 421, "Another cluster is meant")
 OVERLOADED: Final = Kind("overloaded", 429, "Too much in flight", True, retry_after_seconds=1)
+IDEMPOTENCY_FULL: Final = Kind(
+    "idempotency_full", 429, "Too many idempotency records", True, retry_after_seconds=5
+)
 INTERNAL: Final = Kind("internal", 500, "Internal error", outcome="unknown")
+QUOTA: Final = Kind("quota", 507, "Quota reached")
 NOT_IMPLEMENTED: Final = Kind("not_implemented", 501, "Not implemented in this version")
 NO_LEADER: Final = Kind("no_leader", 503, "No leader", True, retry_after_seconds=1)
 UNINITIALISED: Final = Kind("uninitialised", 503, "Not in a cluster", True, retry_after_seconds=1)
@@ -70,6 +77,11 @@ _OF_FAILURE: Final = {
     FailureCode.INVALID: INVALID,
     FailureCode.STOPPED: STOPPING,
     FailureCode.FUTURE_REVISION: FUTURE_REVISION,
+    FailureCode.QUOTA: QUOTA,
+    FailureCode.COMPACTED: COMPACTED,
+    FailureCode.IDEMPOTENCY_FULL: IDEMPOTENCY_FULL,
+    FailureCode.REFUSED: CHANGE_REFUSED,
+    FailureCode.PRECONDITION: CONFIG_CHANGED,
 }
 
 

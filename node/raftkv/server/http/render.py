@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from raftkv.kv.commands import (
+from raftkv.kv.outcomes import (
     ConditionFailed,
     CounterOverflow,
     Deleted,
@@ -225,6 +225,8 @@ class Renderer:
                 return self.problem(
                     Problem(TOO_LARGE, detail, revision=outcome.revision), outcome.revision
                 )
+            case _:
+                raise AssertionError(f"{type(outcome).__name__} does not answer a write to a key")
 
     def _unchanged(self, kind: Kind, detail: str, revision: int) -> Response:
         return self.problem(Problem(kind, detail, revision=revision), revision)
