@@ -20,6 +20,7 @@ The model, after what POSIX promises and no more (reference/faults.md 4, rows 20
 
 import copy
 import errno as errnos
+import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -42,9 +43,11 @@ from raftkv.storage.disk import (
     Open,
     Pread,
     Pwrite,
+    ReadInto,
     Rename,
     Truncate,
     Unlink,
+    WriteFrom,
 )
 
 SECTOR_BYTES: Final = 512
@@ -216,6 +219,9 @@ class SimDisk:
             if isinstance(op, Pwrite):
                 data = b"".join(op.chunks)
                 self._file(op, op.handle).write(op.offset, data[: len(data) // 2])
+            elif isinstance(op, WriteFrom):
+                data = _blob(op, self._file(op, op.handle))
+                self._file(op, op.handle).write(op.offset, data[: len(data) // 2])
             raise Crash
 
         self._faults[op_number] = crash
@@ -331,8 +337,8 @@ class SimDisk:
         return None
 
     def _on_file(
-        self, op: Close | Pread | Pwrite | Allocate | Truncate | Fdatasync
-    ) -> bytes | None:
+        self, op: Close | Pread | Pwrite | WriteFrom | ReadInto | Allocate | Truncate | Fdatasync
+    ) -> int | bytes | None:
         """The operations that take a handle."""
         file = self._file(op, op.handle)
         match op:
@@ -344,6 +350,18 @@ class SimDisk:
                 data = b"".join(chunks)
                 self._take_space(op, file, offset + len(data))
                 file.write(offset, data)
+            case WriteFrom(_, offset, _):
+                data = _blob(op, file)
+                self._take_space(op, file, offset + len(data))
+                file.write(offset, data)
+                return len(data)
+            case ReadInto(_, offset, size, sink):
+                content = io.BytesIO(file.content)
+                content.seek(offset)
+                try:
+                    sink.read_from(content, size)
+                except Exception as error:
+                    raise _blob_error(op, error) from error
             case Allocate(_, size):
                 if size > len(file.content):
                     self._take_space(op, file, size)
@@ -414,6 +432,25 @@ def _walk(directory: Directory, prefix: str) -> Iterator[tuple[str, File]]:
             yield from _walk(node, f"{prefix}{name}/")
         else:
             yield prefix + name, node
+
+
+def _blob(op: WriteFrom, file: File) -> bytes:
+    """What the source writes."""
+    content = io.BytesIO(file.content)
+    content.seek(op.offset)
+    try:
+        op.source.write_to(content)
+    except Exception as error:
+        raise _blob_error(op, error) from error
+    end = content.tell()
+    return content.getvalue()[op.offset : end]
+
+
+def _blob_error(op: WriteFrom | ReadInto, error: Exception) -> DiskError:
+    """As `OsDisk` reports it."""
+    if isinstance(error, OSError):
+        return DiskError(op, error.errno, error.strerror or str(error))
+    return DiskError(op, None, f"{type(error).__name__}: {error}")
 
 
 def _error(op: DiskOp, errno: int) -> DiskError:

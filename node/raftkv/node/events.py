@@ -13,7 +13,7 @@ from raftkv.kv.outcomes import Item, Outcome
 from raftkv.kv.ranges import Page, Range
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, Message, NodeId
-from raftkv.storage.disk import DiskError, DiskOps, DiskResult
+from raftkv.storage.disk import DiskError, DiskOps, DiskResult, Lane
 
 RequestId = int  # chosen by the shell, unique within the process
 
@@ -417,6 +417,7 @@ class SubmitDisk(msgspec.Struct, frozen=True):
 
     submission: int
     ops: DiskOps
+    lane: Lane = Lane.WAL
 
 
 class PeersChanged(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
-"""The one thread that waits for the disk (node design, rule 26).
+"""The threads that wait for the disk, one for each lane (node design, rule 26).
 
-Owned by the driver. Performs submissions one at a time, in order; each completion is handed back
-to the event loop. A thread makes only single long calls: it does no work of its own between
+Owned by the driver. Each performs submissions one at a time, in order; each completion is handed
+back to the event loop. A thread makes only single long calls: it does no work of its own between
 them, so the interpreter lock comes back to the loop within a switch interval.
 """
 
@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import Final, Protocol
 
 from raftkv.node.events import DiskDone, SubmitDisk
-from raftkv.storage.disk import DiskError, DiskOps, DiskResult, Fdatasync
+from raftkv.storage.disk import DiskError, DiskOps, DiskResult, Fdatasync, Lane
 
 JOIN_SECONDS_MAX: Final = 2.0
 
@@ -34,10 +34,11 @@ class DiskThread:
         disk: BlockingDisk,
         done: Callable[[DiskDone], None],
         synced: Callable[[float], None],
+        name: str = "disk",
     ) -> None:
         """Hand completions to ``done`` and the seconds of durable writes to ``synced``.
 
-        Both are called on the loop's thread.
+        Both are called on the loop's thread. ``name`` is the thread's.
         """
         self._disk = disk
         self._done = done
@@ -46,7 +47,7 @@ class DiskThread:
         self._queue: SimpleQueue[SubmitDisk | None] = SimpleQueue()
         # Submission number -> when it was handed in (loop time); the first one is the oldest.
         self._in_flight: dict[int, float] = {}
-        self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, submission: SubmitDisk) -> None:
@@ -90,3 +91,37 @@ class DiskThread:
         if any(type(op) is Fdatasync for op in submission.ops):
             self._synced(seconds)
         self._done(DiskDone(submission.submission, results))
+
+
+class DiskThreads:
+    """A `DiskThread` for each lane."""
+
+    def __init__(
+        self,
+        disk: BlockingDisk,
+        done: Callable[[DiskDone], None],
+        synced: Callable[[float], None],
+    ) -> None:
+        """See `DiskThread`; ``synced`` hears only of the lane that requests wait for."""
+        self._lanes = {
+            Lane.WAL: DiskThread(disk, done, synced, "disk"),
+            Lane.BULK: DiskThread(disk, done, lambda _: None, "disk-bulk"),
+        }
+
+    def submit(self, submission: SubmitDisk) -> None:
+        """Perform the submission's operations in its lane."""
+        self._lanes[submission.lane].submit(submission)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight."""
+        return all(thread.is_idle for thread in self._lanes.values())
+
+    def oldest_age_seconds(self, lane: Lane) -> float:
+        """For how long the oldest submission of this lane has been in flight; 0 if none is."""
+        return self._lanes[lane].oldest_age_seconds()
+
+    def close(self) -> None:
+        """See `DiskThread.close`."""
+        for thread in self._lanes.values():
+            thread.close()

@@ -57,14 +57,17 @@ from raftkv.node.events import (
 from raftkv.node.status import ClusterStatus, Status
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, NodeId
-from raftkv.server.disk_thread import BlockingDisk, DiskThread
+from raftkv.server.disk_thread import BlockingDisk, DiskThreads
 from raftkv.server.transport import PeerTransport
 from raftkv.server.transport import Rng as TransportRng
+from raftkv.storage.disk import Lane
 
 _LOG: Final = logging.getLogger(__name__)
 
 # A probe of liveness fails when the disk has not answered for so long (API contract, /livez).
 STUCK_SECONDS: Final = 30.0
+# The same for one operation on a snapshot, which is as long as the state is large.
+BULK_STUCK_SECONDS: Final = 900.0
 # How long the end of the process waits for the disk; with a drain before, less than Kubernetes'.
 DISK_SECONDS_MAX: Final = 5.0
 
@@ -160,7 +163,7 @@ class Driver:
         self._metrics = metrics
         self._tick_seconds = tick_seconds
         self._pending_requests_max = pending_requests_max
-        self._disk = DiskThread(disk, self.post, metrics.wal_fsync_seconds.observe)
+        self._disk = DiskThreads(disk, self.post, metrics.wal_fsync_seconds.observe)
         self.transport = PeerTransport(
             self, rng, lambda reason: metrics.count_peer_refused(reason.value)
         )
@@ -343,9 +346,10 @@ class Driver:
         A loop that hangs cannot answer at all; what is seen here is a disk that does not answer
         and a tick that was lost.
         """
-        disk_seconds = self._disk.oldest_age_seconds()
-        if disk_seconds > STUCK_SECONDS:
-            return f"a disk operation has not finished for {disk_seconds:.0f} s"
+        for lane, seconds_max in ((Lane.WAL, STUCK_SECONDS), (Lane.BULK, BULK_STUCK_SECONDS)):
+            disk_seconds = self._disk.oldest_age_seconds(lane)
+            if disk_seconds > seconds_max:
+                return f"a disk operation has not finished for {disk_seconds:.0f} s"
         late_seconds = self._loop.time() - self._tick_due_at
         if self._tick_timer is not None and late_seconds > STUCK_SECONDS:
             return f"the clock has not ticked for {late_seconds:.0f} s"

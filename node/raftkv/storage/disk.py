@@ -12,11 +12,46 @@ performed and the task is resumed by throwing `DiskError` into it.
 """
 
 from collections.abc import Generator, Sequence
-from typing import Protocol, TypeVar
+from enum import IntEnum
+from typing import BinaryIO, Protocol, TypeVar
 
 import msgspec
 
 Handle = int  # an open file, as `Open` returned it; dies with the process
+
+
+class Lane(IntEnum):
+    """Which queue a submission waits in; the lanes go on beside each other.
+
+    Within a lane submissions are performed one at a time, in order.
+    """
+
+    WAL = 0  # what a request waits for: log, identity, recovery
+    BULK = 1  # long: snapshots, and files that are no longer needed
+
+
+class BlobSource(Protocol):
+    """Something that writes its content itself: the copy of an engine."""
+
+    def write_to(self, file: BinaryIO) -> None:
+        """Write everything at the position of ``file`` and leave it behind the last byte.
+
+        Called in a disk thread. On the real disk ``file`` is unbuffered, ``write`` always takes
+        all, and ``fileno`` is real, so that a library may write to it; the simulated one's
+        raises `io.UnsupportedOperation`. Whatever is raised becomes a `DiskError`.
+        """
+        ...
+
+
+class BlobSink(Protocol):
+    """Something that reads its content itself: an engine that is built from a copy."""
+
+    def read_from(self, file: BinaryIO, size: int) -> None:
+        """Read ``size`` bytes from the position of ``file``; see `BlobSource.write_to`.
+
+        The file may be shorter: ``read`` then returns less.
+        """
+        ...
 
 
 class Open(msgspec.Struct, frozen=True):
@@ -47,6 +82,23 @@ class Pwrite(msgspec.Struct, frozen=True):
     handle: Handle
     offset: int
     chunks: Sequence[bytes]
+
+
+class WriteFrom(msgspec.Struct, frozen=True):
+    """-> int: bytes that ``source`` wrote from ``offset`` on (not yet durable)."""
+
+    handle: Handle
+    offset: int
+    source: BlobSource
+
+
+class ReadInto(msgspec.Struct, frozen=True):
+    """-> None, when ``sink`` has taken ``size`` bytes from ``offset`` on."""
+
+    handle: Handle
+    offset: int
+    size: int
+    sink: BlobSink
 
 
 class Allocate(msgspec.Struct, frozen=True):
@@ -111,6 +163,8 @@ DiskOp = (
     | Close
     | Pread
     | Pwrite
+    | WriteFrom
+    | ReadInto
     | Allocate
     | Truncate
     | Fdatasync
@@ -129,7 +183,10 @@ DiskTask = Generator[DiskOps, list[DiskResult], T]
 
 
 class DiskError(Exception):
-    """An operation failed: which one, and what the system said of it."""
+    """An operation failed: which one, and what the system said of it.
+
+    ``errno`` is None if it was not the system but a `BlobSource` or `BlobSink` that failed.
+    """
 
     def __init__(self, op: DiskOp, errno: int | None, reason: str) -> None:
         super().__init__(f"{type(op).__name__.lower()} failed: {reason} ({op!r:.200})")

@@ -9,7 +9,8 @@
     └── DirectoryUnusableError   not a directory, not readable, not writable
 
 All of them end the process with a non-zero exit before it answers anybody. `DiskError` (an
-operation the system refused) is not among them: it lives in `raftkv.storage.disk`.
+operation the system refused) is not among them: it lives in `raftkv.storage.disk`. Nor is
+`SnapshotRefusedError`: the node goes on without that snapshot.
 """
 
 from raftkv.raft.messages import Index
@@ -71,11 +72,11 @@ class ForeignDirectoryError(StorageError):
 
 
 class UnexpectedFileError(StorageError):
-    """Something lies in the log's directory that no raftkv puts there."""
+    """Something lies among log or snapshots that no raftkv puts there."""
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"{path} in the data directory is not a file of the log. "
+            f"{path} in the data directory is not a file of raftkv. "
             "Nothing was changed; move it away and start again"
         )
 
@@ -95,3 +96,10 @@ class DirectoryUnusableError(StorageError):
 
     def __init__(self, root: str, reason: str) -> None:
         super().__init__(f"the data directory {root} cannot be used: {reason}")
+
+
+class SnapshotRefusedError(Exception):
+    """A snapshot was not made or not taken in: no room, or not what was announced.
+
+    Nothing has changed and nothing is left behind; the node goes on.
+    """

@@ -4,6 +4,7 @@
     lock                  held with flock while a process works here (`raftkv.storage.os_disk`)
     wal/NNNNNNNN.sealed   a full segment of the write-ahead log
     wal/NNNNNNNN.active   the last one, which is written to; there is always exactly one
+    snapshots/<index>-<term>.snapshot   the state machine as of that entry (`.snapshots`)
     *.tmp                 a file being made; worthless after a crash
 
 What else lies beside them (the state machine's environment, the file system's `lost+found`) is
@@ -14,12 +15,14 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 
+from raftkv.raft.messages import EntryId
 from raftkv.storage.errors import ForeignDirectoryError
 
 ROOT = "."
 IDENTITY = "identity"
 LOCK = "lock"
 WAL = "wal"
+SNAPSHOTS = "snapshots"
 TEMPORARY_SUFFIX = ".tmp"
 
 # What a directory may hold before the node first starts in it: our own leftovers of a start
@@ -49,6 +52,23 @@ def parse_segment_name(name: str) -> tuple[int, SegmentState] | None:
         return None
     number, state = int(match[1]), SegmentState(match[2])
     return (number, state) if segment_name(number, state) == name else None
+
+
+_SNAPSHOT_NAME = re.compile(r"([0-9]{20,})-([0-9]+)\.snapshot")
+
+
+def snapshot_name(last: EntryId) -> str:
+    """The file name, inside `SNAPSHOTS`, of the snapshot that ends with this entry."""
+    return f"{last.index:020d}-{last.term}.snapshot"
+
+
+def parse_snapshot_name(name: str) -> EntryId | None:
+    """The entry that a snapshot file ends with; None if ``name`` is not one's."""
+    match = _SNAPSHOT_NAME.fullmatch(name)
+    if match is None:
+        return None
+    last = EntryId(term=int(match[2]), index=int(match[1]))
+    return last if snapshot_name(last) == name else None
 
 
 def refuse_foreign(names: Iterable[str]) -> None:
