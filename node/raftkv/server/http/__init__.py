@@ -5,6 +5,7 @@ Requests flow down and answers up through these modules; all but the last two ar
 - `routes`: the route table as data, and which row a method and a path select.
 - `requests`, `conditions`, `targets`: from a request's head and body to its meaning.
 - `render`, `problems`: from a node's answer to status, headers and body.
-- `handlers`: one coroutine for each row of the table: meaning, call of the node, answer.
+- `handlers`: what is done with every request; `calls`: one coroutine for each row of the table,
+  from its meaning over a call of the node to the answer; `endpoint`: what they share.
 - `app`, `connection`: the only modules that know aiohttp; deadlines and limits of connections.
 """

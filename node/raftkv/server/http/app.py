@@ -22,7 +22,8 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from raftkv.server.driver_api import DriverApi
 from raftkv.server.http.authorisation import Authenticate
 from raftkv.server.http.connection import LimitedServer
-from raftkv.server.http.handlers import Handlers, Request
+from raftkv.server.http.endpoint import Request
+from raftkv.server.http.handlers import Handlers
 from raftkv.server.http.problems import (
     BAD_BODY,
     BODY_TIMEOUT,

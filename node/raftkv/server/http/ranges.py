@@ -1,6 +1,6 @@
 """Ranges of keys over HTTP: what a request asks, its cursor, and the answer's body. Pure.
 
-Called by `raftkv.server.http.handlers`. A range is read in pieces, each short; a page of JSON is
+Called by `raftkv.server.http.calls`. A range is read in pieces, each short; a page of JSON is
 made of as many as its limits allow, a stream of lines of all. A cursor holds the pinned revision,
 the place and a checksum of the range it belongs to; the client repeats the other parameters.
 """

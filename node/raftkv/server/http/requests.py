@@ -1,6 +1,6 @@
 """From the head and body of a request to its meaning: values that name what is asked.
 
-Called by `raftkv.server.http.handlers`; knows nothing of aiohttp, sockets or the node, so that
+Called by `raftkv.server.http.calls`; knows nothing of aiohttp, sockets or the node, so that
 another server can use it unchanged. Everything not understood is refused by name (`Refused`),
 never ignored: unknown and repeated query parameters and unknown JSON fields with 400. Parameters
 and headers that the API contract names and this version does not serve are refused with 501

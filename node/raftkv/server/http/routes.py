@@ -24,7 +24,7 @@ class Route(NamedTuple):
     method: str  # GET serves HEAD too
     path: str  # exact, or ending in the name of the key in braces
     listener: Listener
-    handler: str  # a method of `raftkv.server.http.handlers.Handlers`
+    handler: str  # a name in `raftkv.server.http.handlers.CALLS`
     summary: str
     needs_token: bool = True  # when there is a token file; probes have none
 

@@ -1,0 +1,78 @@
+"""Calls of many keys: `/v1/kv`."""
+
+import time
+from collections.abc import AsyncIterator
+
+from raftkv.kv.ranges import Page
+from raftkv.node.events import Consistency, Failure, FailureCode
+from raftkv.server.http import ranges, requests
+from raftkv.server.http.authorisation import ReadRange, WriteRange, authorise
+from raftkv.server.http.endpoint import Endpoint, Request
+from raftkv.server.http.render import Response, StreamBroken
+from raftkv.server.http.routes import Match
+
+
+async def read_range(at: Endpoint, request: Request, _match: Match, query: str) -> Response:
+    """`GET` and `HEAD` of a range."""
+    asked = ranges.parse_range(query, request.headers.getall("Accept", []))
+    authorise(request, ReadRange(asked.first.start, asked.first.end))
+    deadline = time.monotonic() + asked.timeout_seconds
+    page = await at.driver.read(
+        asked.first, asked.consistency, asked.min_revision, asked.timeout_seconds
+    )
+    if isinstance(page, Failure):
+        return at.failed(page)
+    assert isinstance(page, Page)
+    consistency, revision = asked.consistency, page.revision
+    if asked.as_lines and request.method != "HEAD":
+        return at.renderer.read_lines(consistency, revision, _lines(at, asked, page))
+    pages, count, size = [page], page.count, ranges.page_bytes(page)
+    while page.resume is not None and (
+        asked.first.count_only or (count < asked.first.limit and size < ranges.PAGE_BYTES_MAX)
+    ):
+        following = await _next_piece(at, asked, page, count, deadline - time.monotonic())
+        if isinstance(following, Failure):
+            return at.failed(following)
+        page = following
+        pages.append(page)
+        count += page.count
+        size += ranges.page_bytes(page)
+    return at.renderer.read_json(consistency, revision, ranges.page_body(asked, pages))
+
+
+async def _lines(at: Endpoint, asked: ranges.ReadRange, page: Page) -> AsyncIterator[bytes]:
+    """All of a range from ``page`` on; each piece has the whole timeout for itself."""
+    count = page.count
+    yield ranges.page_lines(asked, page)
+    while page.resume is not None and count < asked.first.limit:
+        following = await _next_piece(at, asked, page, count, asked.timeout_seconds)
+        if isinstance(following, Failure):
+            raise StreamBroken(following.detail)
+        page = following
+        count += page.count
+        yield ranges.page_lines(asked, page)
+
+
+async def _next_piece(
+    at: Endpoint, asked: ranges.ReadRange, page: Page, count: int, seconds: float
+) -> Page | Failure:
+    """What follows ``page``, from this node's store: the revision is chosen already."""
+    if seconds <= 0:
+        return Failure(FailureCode.DEADLINE, "the deadline passed while reading the range")
+    piece = asked.next_piece(page, 0 if asked.first.count_only else count)
+    following = await at.driver.read(piece, Consistency.LOCAL, page.revision, seconds)
+    assert isinstance(following, Page | Failure)
+    return following
+
+
+async def delete_range(at: Endpoint, request: Request, _match: Match, query: str) -> Response:
+    """`DELETE` of a range."""
+    requests.check_promises(request.headers)
+    asked = ranges.parse_delete(query, request.headers)
+    authorise(request, WriteRange(asked.command.start, asked.command.end))
+    if asked.may_redirect and (elsewhere := at.redirected(request)):
+        return elsewhere
+    answer = await at.write(asked.command, asked.timeout_seconds)
+    if isinstance(answer, Failure):
+        return at.failed(answer)
+    return at.renderer.write(b"", answer)

@@ -1,0 +1,80 @@
+"""What every call is handled with: the request as it came, and the node behind the listener.
+
+Made by `raftkv.server.http.handlers`, used by the coroutines of `raftkv.server.http.calls`.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from raftkv.kv.commands import Command, encode_command
+from raftkv.kv.outcomes import Outcome
+from raftkv.node.events import Failure
+from raftkv.server.driver_api import DriverApi
+from raftkv.server.http.authorisation import Identity
+from raftkv.server.http.problems import problem_of
+from raftkv.server.http.render import Renderer, Response
+from raftkv.server.http.requests import Headers
+from raftkv.server.http.routes import Match
+from raftkv.server.http.settings import HttpSettings
+from raftkv.server.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Request:
+    """A request as it came, its body not yet read."""
+
+    method: str
+    target: str  # raw, never decoded
+    headers: Headers
+    # Reads the body, at most so many bytes, else refuses with 413.
+    read_body: Callable[[int], Awaitable[bytes]]
+    route: str = "(none)"  # the path of the matched row, for metrics
+    identity: Identity | None = None  # who sent it; None: there is no token file
+    is_authorised: bool = False  # whether what it touches was allowed to ``identity``
+
+
+class Endpoint:
+    """A listener's node, and how it is asked and answered for."""
+
+    def __init__(self, driver: DriverApi, settings: HttpSettings, metrics: Metrics) -> None:
+        self.driver = driver
+        self.settings = settings
+        self.metrics = metrics
+        self.renderer = Renderer(settings.node_name)
+        self.started_at = time.monotonic()
+
+    @property
+    def revision(self) -> int:
+        """The store's revision, for answers that were not made from the store."""
+        return self.driver.status().revision
+
+    async def write(self, command: Command, timeout_seconds: float) -> Outcome | Failure:
+        """Apply ``command`` through the log, and count what became of it."""
+        answer = await self.driver.write(encode_command(command), timeout_seconds)
+        self.count_proposal(answer)
+        return answer
+
+    def count_proposal(self, answer: Outcome | Failure) -> None:
+        """Every command that was sent to the node is counted once, by whether it was applied."""
+        metrics = self.metrics
+        is_failure = isinstance(answer, Failure)
+        (metrics.proposals_failed if is_failure else metrics.proposals_committed).inc()
+
+    def failed(self, failure: Failure) -> Response:
+        """The node could not do as asked."""
+        return self.renderer.problem(problem_of(failure), self.revision)
+
+    def redirected(self, request: Request) -> Response | None:
+        """The way to the leader, for ``redirect=true``; None if it is this node or not known."""
+        status = self.driver.status()
+        if status.leader is None or status.leader == status.member_id:
+            return None
+        location = self.driver.client_url_of(status.leader)
+        if location is None:
+            return None
+        return self.renderer.redirect(location + request.target, status.revision)
+
+
+#: One row's handler: the listener's node, the request, where it matched, its raw query.
+Call = Callable[[Endpoint, Request, Match, str], Awaitable[Response]]
