@@ -219,7 +219,9 @@ class Misbehaving:
 
 
 @asynccontextmanager
-async def misbehaving(*, retry_writes: bool = True) -> AsyncIterator[tuple[Misbehaving, KvClient]]:
+async def misbehaving(
+    *, retry_writes: bool = True, timeout_seconds: float = 0.5
+) -> AsyncIterator[tuple[Misbehaving, KvClient]]:
     server = Misbehaving()
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
@@ -227,7 +229,7 @@ async def misbehaving(*, retry_writes: bool = True) -> AsyncIterator[tuple[Misbe
         listening,
         KvClient(
             [f"127.0.0.1:{port}"],
-            timeout_seconds=0.5,
+            timeout_seconds=timeout_seconds,
             retry_writes=retry_writes,
             prefer_leader=False,
         ) as client,
@@ -271,7 +273,7 @@ async def test_rule_18_a_kept_connection_that_breaks_never_resends_a_write(metho
 
 
 async def test_rule_18_a_write_is_repeated_only_as_the_same_bytes_under_one_key() -> None:
-    async with misbehaving() as (server, client):
+    async with misbehaving(timeout_seconds=5) as (server, client):
         server.behave = lambda count: None if count < 3 else OK
         assert await client.put(b"k", b"v") == Written(7, 2)
         assert len(server.requests) == 3
@@ -284,26 +286,34 @@ async def test_rule_18_a_write_is_repeated_only_as_the_same_bytes_under_one_key(
 
 async def test_rule_18_what_may_have_happened_stays_unknown_until_its_outcome_is_learned() -> None:
     refusal = problem(503, "no_leader", retryable=True)
-    conflict = problem(412, "condition_failed")
     async with misbehaving() as (server, client):
         # The first attempt is lost; that others are certainly not committed says nothing of it.
         server.behave = lambda count: None if count == 1 else refusal
         with pytest.raises(OutcomeUnknownError):
             await client.put(b"k", b"v", create_only=True)
-        server.requests.clear()
+
+
+@pytest.mark.parametrize(
+    ("second", "error"),
+    [
         # The outcome of the first attempt, as the node remembers it.
-        server.behave = lambda count: None if count == 1 else conflict
-        with pytest.raises(ConditionFailedError):
-            await client.put(b"k", b"v", create_only=True)
-        server.requests.clear()
+        (problem(412, "condition_failed"), ConditionFailedError),
         # A refusal that is none of an applied command settles nothing.
-        server.behave = lambda count: None if count == 1 else problem(401, "unauthorised")
-        with pytest.raises(OutcomeUnknownError):
+        (problem(401, "unauthorised"), OutcomeUnknownError),
+    ],
+)
+async def test_rule_18_only_an_applied_outcome_settles_an_attempt_that_was_lost(
+    second: bytes, error: type[Exception]
+) -> None:
+    async with misbehaving(timeout_seconds=5) as (server, client):
+        server.behave = lambda count: None if count == 1 else second
+        with pytest.raises(error):
             await client.put(b"k", b"v", create_only=True)
+        assert len(server.requests) == 2
 
 
 async def test_a_node_that_does_not_know_the_outcome_is_asked_again_under_the_key() -> None:
-    async with misbehaving() as (server, client):
+    async with misbehaving(timeout_seconds=5) as (server, client):
         unknown = problem(504, "unknown", outcome="unknown")
         server.behave = lambda count: unknown if count == 1 else OK
         assert await client.append(b"k", b"v") == Written(7, 2)
@@ -335,7 +345,7 @@ async def test_retries_end_at_the_deadline() -> None:
 
 
 async def test_a_read_is_tried_again_when_its_connection_breaks() -> None:
-    async with misbehaving() as (server, client):
+    async with misbehaving(timeout_seconds=5) as (server, client):
         found = (
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX-RaftKV-Revision: 9\r\n"
             b"X-RaftKV-Create-Revision: 7\r\nX-RaftKV-Mod-Revision: 8\r\nX-RaftKV-Version: 2\r\n"
