@@ -78,7 +78,8 @@ def test_flags_reach_the_node(ran: Ran) -> None:
 
 def test_each_flag_has_an_environment_variable(ran: Ran) -> None:
     variables = {option.envvar for option in node_command.params if isinstance(option.envvar, str)}
-    assert variables == {f"RAFTKV_{name.upper()}" for name in Flags.__slots__}
+    settings = (*Flags.__slots__, "config")
+    assert variables == {f"RAFTKV_{name.upper()}" for name in settings}
     result = invoke(
         RAFTKV_DATA="d",
         RAFTKV_ID="n7",

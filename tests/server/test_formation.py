@@ -185,7 +185,7 @@ class Network:
         self.rounds = 0
         monkeypatch.setattr(formation, "probe", self._probe)
 
-    async def _probe(self, peer_url: str, sender: int) -> ProbeReply:
+    async def _probe(self, peer_url: str, sender: int, _tls: object) -> ProbeReply:
         assert sender == 1
         self.rounds += peer_url.startswith("h2")
         if peer_url not in self.replies:

@@ -212,7 +212,7 @@ async def test_a_peer_is_resolved_anew_on_every_attempt(
     names: list[str] = []
 
     async def create_connection(
-        factory: Callable[[], asyncio.Protocol], host: str, _port: int
+        factory: Callable[[], asyncio.Protocol], host: str, _port: int, **_tls: object
     ) -> object:
         names.append(host)
         port = 1 if len(names) < 5 else right.address.port

@@ -13,6 +13,7 @@ once what stands in the way, and goes on if that changes (or if it is added to t
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -174,9 +175,13 @@ async def form_cluster(
     peers: PeerList,
     rng: Rng,
     *,
+    tls: ssl.SSLContext | None = None,
     interval_seconds: float = PROBE_INTERVAL_SECONDS,
 ) -> None:
-    """Return when the node belongs to a cluster: founded by it, or by the one that sorts first."""
+    """Return when the node belongs to a cluster: founded by it, or by the one that sorts first.
+
+    ``tls``: how peers are connected to, if links are encrypted.
+    """
     cluster_id = f"{rng.getrandbits(128):032x}"
     clock = asyncio.get_running_loop().time
     told, told_at = "", 0.0
@@ -187,7 +192,7 @@ async def form_cluster(
         replies = dict(
             zip(
                 peers.entries,
-                await asyncio.gather(*(_ask(peer, own.member_id) for peer in peers.entries)),
+                await asyncio.gather(*(_ask(peer, own.member_id, tls) for peer in peers.entries)),
                 strict=True,
             )
         )
@@ -206,8 +211,8 @@ async def form_cluster(
         await asyncio.sleep(interval_seconds)
 
 
-async def _ask(peer: ListedPeer, sender: NodeId) -> ProbeReply | None:
+async def _ask(peer: ListedPeer, sender: NodeId, tls: ssl.SSLContext | None) -> ProbeReply | None:
     try:
-        return await probe(str(peer.address), sender)
+        return await probe(str(peer.address), sender, tls)
     except OSError:
         return None

@@ -52,6 +52,8 @@ class Refused(StrEnum):
     WRONG_SENDER = "wrong_sender"  # a frame in another name than the connection's
     SILENT = "silent"
     TOO_MANY = "too_many"
+    TLS = "tls"  # no certificate of the peers' authority, or no TLS at all
+    WRONG_CERTIFICATE = "wrong_certificate"  # of the authority, but not of the member it claims
 
 
 class ProtocolError(Exception):

@@ -80,6 +80,24 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self._tls_handshakes_failed = Counter(
+            "raftkv_tls_handshakes_failed_total",
+            "Connections to the listeners of clients and administrators without TLS, or with a"
+            " certificate that is not accepted",
+            registry=registry,
+        )
+        self._reloads = Counter(
+            "raftkv_reloads_total",
+            "Times that changed files were taken into use",
+            ["files"],
+            registry=registry,
+        )
+        self._reload_failing = Gauge(
+            "raftkv_reload_failing",
+            "Whether files changed, are broken and are not used",
+            ["files"],
+            registry=registry,
+        )
         self._leader: NodeId | None = None
 
         #: Filled by the HTTP handlers.
@@ -133,6 +151,15 @@ class Metrics:
     def count_peer_refused(self, reason: str) -> None:
         """A peer connection was cut; ``reason`` is from the transport's closed set."""
         self._peers_refused.labels(reason).inc()
+
+    def count_handshake_failed(self, _reason: str) -> None:
+        """A client could not be spoken to."""
+        self._tls_handshakes_failed.inc()
+
+    def observe_reload(self, files: str, *, loaded: bool, is_failing: bool) -> None:
+        """Watched files were looked at; ``files`` is from the process's closed set."""
+        self._reloads.labels(files).inc(int(loaded))
+        self._reload_failing.labels(files).set(is_failing)
 
     def observe_role(self, change: RoleChanged) -> None:
         """Count a change of leader; not the moments without one, nor a change of role."""

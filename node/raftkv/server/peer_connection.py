@@ -6,9 +6,10 @@ used by `raftkv.server.formation`. Nothing here outlives its socket.
 
 import asyncio
 import socket
+import ssl
 import sys
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol, cast
 
 from raftkv.node.events import PeerFrame
 from raftkv.raft.messages import NodeId
@@ -31,11 +32,15 @@ from raftkv.server.frames import (
     decode_reply,
     encode,
 )
+from raftkv.server.tls import describe
 
 if sys.version_info >= (3, 12):
     from typing import override
 else:
     from typing_extensions import override
+
+#: What `ssl.SSLSocket.getpeercert` tells of a certificate that was verified.
+Certificate = Mapping[str, Any]
 
 CONNECT_SECONDS_MAX: Final = 2.0
 UNACKNOWLEDGED_SECONDS_MAX: Final = 3.0
@@ -49,8 +54,13 @@ class IncomingOwner(Protocol):
         """A connection was accepted by the kernel; why it may not stay, or None."""
         ...
 
-    def check_hello(self, hello: Hello) -> tuple[Refused, str] | None:
-        """Why the connection is not for this node, or None (rule 15)."""
+    def check_hello(
+        self, hello: Hello, certificate: Certificate | None
+    ) -> tuple[Refused, str] | None:
+        """Why the connection is not for this node, or None (rule 15).
+
+        ``certificate`` is the verified one of the other end; None: the link is not encrypted.
+        """
         ...
 
     def greeted(self, connection: "Incoming", hello: Hello) -> None:
@@ -75,11 +85,15 @@ class IncomingOwner(Protocol):
 
 
 async def open_outgoing(
-    peer_url: str, opening: Opening, received: Callable[[PeerFrame], None] | None = None
+    peer_url: str,
+    opening: Opening,
+    received: Callable[[PeerFrame], None] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> "Outgoing":
     """Connect and introduce ourselves. Raises OSError, ProtocolError or ValueError.
 
-    ``received`` is given the frames that come back on the connection of a `Hello`.
+    ``received`` is given the frames that come back on the connection of a `Hello`. With ``tls``
+    the peer must show a certificate that names the host of ``peer_url``.
     """
     address = parse_address(peer_url)
     loop = asyncio.get_running_loop()
@@ -88,7 +102,11 @@ async def open_outgoing(
         # Also bounds the name look-up, which has time limits of its own.
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
             _, connection = await loop.create_connection(
-                lambda: Outgoing(opening, received), address.host, address.port
+                lambda: Outgoing(opening, received),
+                address.host,
+                address.port,
+                ssl=tls,
+                server_hostname=None if tls is None else address.host,
             )
             connection.write((PREAMBLE, *encode(opening)))
             reply = await connection.reply
@@ -97,6 +115,8 @@ async def open_outgoing(
             connection.abort()
         if isinstance(error, TimeoutError):
             raise TimeoutError(f"no answer within {CONNECT_SECONDS_MAX:g} s") from None
+        if isinstance(error, ssl.SSLError):
+            raise ConnectionError(f"TLS: {describe(error)}") from None
         raise
     if isinstance(reply, Refusal):
         connection.abort()
@@ -105,10 +125,10 @@ async def open_outgoing(
     return connection
 
 
-async def probe(peer_url: str, sender: NodeId) -> ProbeReply:
+async def probe(peer_url: str, sender: NodeId, tls: ssl.SSLContext | None = None) -> ProbeReply:
     """Ask the node at ``peer_url`` who it is. Raises OSError (also TimeoutError) or ValueError."""
     try:
-        connection = await open_outgoing(peer_url, Probe(sender))
+        connection = await open_outgoing(peer_url, Probe(sender), tls=tls)
     except ProtocolError as error:
         raise ConnectionError(f"not a raftkv peer port of this version: {error}") from None
     connection.abort()
@@ -241,7 +261,8 @@ class Incoming(_Connection):
             self._is_cut = True
             self._transport.close()
             return
-        refusal = self._owner.check_hello(opening)
+        certificate: Certificate | None = self._transport.get_extra_info("peercert")
+        refusal = self._owner.check_hello(opening, certificate)
         if refusal is not None:
             self.write(encode(Refusal(refusal[0].value, refusal[1])))
             self._cut(*refusal)

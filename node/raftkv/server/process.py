@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Final
 
@@ -34,8 +35,10 @@ from raftkv.server.http.app import HttpServer, create_server
 from raftkv.server.http.routes import Listener
 from raftkv.server.logs import LogContext, configure_logging
 from raftkv.server.metrics import Metrics
+from raftkv.server.security import Security, SecurityError
 from raftkv.server.settings import ServerSettings
 from raftkv.server.timed_engine import TimedEngineFactory
+from raftkv.server.tls import HANDSHAKE_SECONDS_MAX, SHUTDOWN_SECONDS_MAX, ServerTls
 from raftkv.storage.errors import StorageError
 from raftkv.storage.os_disk import OsDisk
 
@@ -109,6 +112,7 @@ class NodeProcess:
                 "not_ours": lambda: node.frames_dropped,
             }
         )
+        self._security = Security(settings, self._metrics, driver.transport.handshake_failed)
         self._listeners = _HttpListeners()
         # Set by the first signal to the seconds that the drain is to take; the next one hurries.
         self._told_to_end: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -119,6 +123,7 @@ class NodeProcess:
         self._handle_signals()
         stopped = self._driver.stopped
         try:
+            self._secure()
             await self._listen()
             self._lock_data()
             async with asyncio.TaskGroup() as group:
@@ -169,6 +174,15 @@ class NodeProcess:
         else:
             self._told_to_end.set_result(drain_seconds)
 
+    def _secure(self) -> None:
+        """Load certificates and tokens, before anybody can connect."""
+        try:
+            self._security.load()
+        except SecurityError as error:
+            raise StartError(str(error)) from None
+        self._driver.transport.tls = self._security.peers
+        self._security.watch()
+
     async def _listen(self) -> None:
         settings = self._settings
         both = Listener.CLIENT if settings.admin_addr else Listener.CLIENT | Listener.ADMIN
@@ -181,10 +195,20 @@ class NodeProcess:
             await self._driver.transport.listen(settings.peer_addr, self._describe)
 
     async def _listen_http(self, what: str, address: Address, listener: Listener) -> None:
-        settings = self._settings.http_settings()
-        server = create_server(listener, self._driver, settings, self._metrics, host=address.host)
+        security = self._security
+        settings = replace(self._settings.http_settings(), more_warnings=security.warnings)
+        # Prometheus and the kubelet come without certificate and token.
+        is_open = listener is Listener.METRICS
+        server = create_server(
+            listener,
+            self._driver,
+            settings,
+            self._metrics,
+            host=address.host,
+            authenticate=None if is_open else security.authenticate,
+        )
         with _explain_bind(what, address):
-            await self._listeners.add(server, address)
+            await self._listeners.add(server, address, None if is_open else security.clients)
 
     def _lock_data(self) -> None:
         try:
@@ -215,7 +239,14 @@ class NodeProcess:
         if self._settings.peers is None:
             _LOG.info("waiting for a cluster: to be bootstrapped, or added to one")
             return
-        await form_cluster(self._driver, self._describe, self._settings.peers, self._rng)
+        tls = self._security.peers
+        await form_cluster(
+            self._driver,
+            self._describe,
+            self._settings.peers,
+            self._rng,
+            tls=None if tls is None else tls.client,
+        )
 
     def _describe(self, sender: NodeId) -> ProbeReply | None:
         member_id = self._driver.member_id
@@ -272,6 +303,7 @@ class NodeProcess:
     # ---- end --------------------------------------------------------------------------------
 
     async def _close(self) -> None:
+        self._security.close()
         self._listeners.close()
         # Whoever is still waiting gets an answer, while there are connections to send it on.
         self._driver.refuse_requests()
@@ -288,10 +320,16 @@ class _HttpListeners:
         self._servers: list[HttpServer] = []
         self._sockets: list[asyncio.Server] = []
 
-    async def add(self, server: HttpServer, address: Address) -> None:
+    async def add(self, server: HttpServer, address: Address, tls: ServerTls | None) -> None:
         """Serve connections to ``address``. Raises OSError."""
         sockets = await asyncio.get_running_loop().create_server(
-            server, address.host, address.port, backlog=LISTEN_BACKLOG
+            server,
+            address.host,
+            address.port,
+            backlog=LISTEN_BACKLOG,
+            ssl=None if tls is None else tls.context,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_SECONDS_MAX,
+            ssl_shutdown_timeout=None if tls is None else SHUTDOWN_SECONDS_MAX,
         )
         self._sockets.append(sockets)
         self._servers.append(server)

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 from raftkv.node.events import Channel, FrameReceived, PeerDown, PeerFrame, PeerUp
 from raftkv.raft.messages import Member, NodeId
-from raftkv.server.addresses import Address
+from raftkv.server.addresses import Address, parse_address
 from raftkv.server.frames import (
     SIGN_OF_LIFE,
     Hello,
@@ -31,7 +31,13 @@ from raftkv.server.frames import (
     Refused,
     Reply,
 )
-from raftkv.server.peer_connection import Incoming, Outgoing, open_outgoing
+from raftkv.server.peer_connection import Certificate, Incoming, Outgoing, open_outgoing
+from raftkv.server.tls import (
+    HANDSHAKE_SECONDS_MAX,
+    SHUTDOWN_SECONDS_MAX,
+    PeerTls,
+    names_host,
+)
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -81,6 +87,8 @@ class PeerTransport:
     """All peer connections of one node."""
 
     def __init__(self, node: NodeView, rng: Rng, count_refused: Callable[[Refused], None]) -> None:
+        #: How links are encrypted; to be set before the first use. None: they are not.
+        self.tls: PeerTls | None = None
         self._node = node
         self._rng = rng
         self._count_refused = count_refused
@@ -105,8 +113,15 @@ class PeerTransport:
         ``answer_probe`` says who this node is, given who asks; None until recovery has told.
         """
         self._answer_probe = answer_probe
+        tls = None if self.tls is None else self.tls.server
         self._server = await self._loop.create_server(
-            lambda: Incoming(self), address.host, address.port, backlog=128
+            lambda: Incoming(self),
+            address.host,
+            address.port,
+            backlog=128,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_SECONDS_MAX,
+            ssl_shutdown_timeout=None if tls is None else SHUTDOWN_SECONDS_MAX,
         )
         self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         port: int = self._server.sockets[0].getsockname()[1]
@@ -181,7 +196,13 @@ class PeerTransport:
             self._told_at[reason] = now
             _LOG.warning("connection from %s cut (%s): %s", origin, reason.value, detail)
 
-    def check_hello(self, hello: Hello) -> tuple[Refused, str] | None:
+    def handshake_failed(self, reason: str) -> None:
+        """Somebody connected who cannot show a certificate of the peers' authority."""
+        self.refused(Refused.TLS, "an unknown address", reason)
+
+    def check_hello(
+        self, hello: Hello, certificate: Certificate | None
+    ) -> tuple[Refused, str] | None:
         """Why the connection is not for this node, or None (rule 15).
 
         A node without a cluster lets anybody talk who knows its random id; what makes it adopt
@@ -196,6 +217,12 @@ class PeerTransport:
         if cluster_id is not None and hello.cluster_id != cluster_id:
             detail = f"meant for cluster {hello.cluster_id}, this is {cluster_id}"
             return Refused.WRONG_CLUSTER, detail
+        peer = self._peers.get(hello.sender)
+        if peer is not None and certificate is not None:
+            host = parse_address(peer.member.peer_url).host
+            if not names_host(certificate, host):
+                detail = f"the certificate does not name {host}, the host of {peer.member.name}"
+                return Refused.WRONG_CERTIFICATE, detail
         return None
 
     def opened(self, connection: "Incoming") -> tuple[Refused, str] | None:
@@ -311,7 +338,10 @@ class _Link:
         while True:
             try:
                 connection = await open_outgoing(
-                    self._peer.member.peer_url, self._hello, self._owner.received
+                    self._peer.member.peer_url,
+                    self._hello,
+                    self._owner.received,
+                    None if self._owner.tls is None else self._owner.tls.client,
                 )
             except (OSError, ProtocolError, ValueError) as error:
                 self._peer.tell_failure(str(error) or type(error).__name__)

@@ -18,9 +18,10 @@ from time import perf_counter
 from typing import Final
 
 from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import LineTooLong
 
 from raftkv.server.driver_api import DriverApi
-from raftkv.server.http.authorisation import Authenticate
+from raftkv.server.http.authorisation import CHALLENGE, Authenticate
 from raftkv.server.http.connection import LimitedServer
 from raftkv.server.http.endpoint import Request
 from raftkv.server.http.handlers import Handlers
@@ -31,6 +32,7 @@ from raftkv.server.http.problems import (
     INTERNAL,
     MALFORMED,
     TOO_LARGE,
+    UNAUTHENTICATED,
     Problem,
     Refused,
 )
@@ -102,6 +104,10 @@ class HttpServer(LimitedServer):
         if status == 500:
             _LOG.error("a request failed in a way that is a bug of this server", exc_info=error)
             problem = Problem(INTERNAL, "the server failed; its log says why")
+        elif self._handlers.needs_token and isinstance(error, LineTooLong):
+            # A line that no header needs: it may well be the token.
+            detail = "a token is needed, and a line of the head is too long to be one"
+            problem = Problem(UNAUTHENTICATED, detail, CHALLENGE)
         else:
             problem = Problem(MALFORMED, "this is not an HTTP/1.1 request")
         response = self._handlers.renderer.problem(problem)

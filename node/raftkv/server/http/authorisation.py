@@ -17,11 +17,13 @@ Source: reference/faults.md, section 5 (AuthZ) and section 6, rows 22 to 24.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from raftkv.kv.ranges import end_of_prefix
 from raftkv.server.http.problems import FORBIDDEN, Refused
 from raftkv.server.http.requests import Headers
+
+CHALLENGE: Final = (("WWW-Authenticate", "Bearer"),)
 
 
 class Role(IntEnum):

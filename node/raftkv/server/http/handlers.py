@@ -78,6 +78,11 @@ class Handlers:
         assert request.identity is None or request.is_authorised, "a handler did not authorise"
         return response
 
+    @property
+    def needs_token(self) -> bool:
+        """Whether requests must say who sends them."""
+        return self._authenticate is not None
+
     def is_draining(self) -> bool:
         """Whether requests should go elsewhere from now on."""
         return self._driver.status().state is State.DRAINING

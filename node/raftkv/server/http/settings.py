@@ -1,5 +1,6 @@
 """What the HTTP listeners of a node need to know: limits, and what to say of the node."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -10,7 +11,10 @@ class HttpSettings:
     node_name: str  # visible ASCII: stands in a header of every answer
     value_bytes_max: int = 1 << 20
     watchers_max: int = 10_000
-    warnings: tuple[str, ...] = ()  # for `/v1/status`: what an administrator should know
+    # For `/v1/status`, what an administrator should know: always, and since something happened.
+    warnings: tuple[str, ...] = ()
+    more_warnings: Callable[[], tuple[str, ...]] = tuple
+    insecure_listeners: tuple[str, ...] = ()  # beyond loopback and without TLS: their names
 
     # Limits against slow and greedy clients, who may be hostile or just broken.
     head_seconds_max: float = 10.0  # from connecting, or a head's first byte, to its last

@@ -17,9 +17,10 @@ async def status(at: Endpoint, request: Request, _match: Match, query: str) -> R
     parse_query(query, ())
     status = at.driver.status()
     uptime_seconds = time.monotonic() - at.started_at
-    return at.renderer.json(
-        status_body(status, uptime_seconds, at.settings.warnings), status.revision
-    )
+    settings = at.settings
+    body = status_body(status, uptime_seconds, (*settings.warnings, *settings.more_warnings()))
+    body["insecure_listeners"] = settings.insecure_listeners
+    return at.renderer.json(body, status.revision)
 
 
 async def cluster(at: Endpoint, request: Request, _match: Match, query: str) -> Response:
