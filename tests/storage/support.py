@@ -3,13 +3,23 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import BinaryIO
 
-from raftkv.raft.messages import Entry, EntryType, HardState
-from raftkv.storage.disk import run_task
+from raftkv.raft.messages import ConfState, Entry, EntryId, EntryType, HardState, Index
+from raftkv.storage.disk import Disk, DiskTask, run_task
 from raftkv.storage.identity import Identity, adopt_cluster
 from raftkv.storage.layout import WAL
 from raftkv.storage.record import Frame, decode_frame
 from raftkv.storage.recovery import Recovered, open_storage
+from raftkv.storage.snapshots import (
+    SnapshotInfo,
+    SnapshotMeta,
+    SnapshotReceiver,
+    load,
+    open_snapshot,
+    read_chunk,
+    write_snapshot,
+)
 from tests.simulation.disk import SimDisk
 
 # Room for seven frames of one sector behind a segment's first.
@@ -30,20 +40,130 @@ class LogState:
 
     hard_state: HardState = field(default_factory=HardState)
     entries: tuple[Entry, ...] = ()
+    base: EntryId = field(default_factory=lambda: EntryId(0, 0))
+    config_index: Index = 0
+    conf: ConfState = field(default_factory=ConfState)
+
+    @property
+    def last_index(self) -> Index:
+        """Of the log."""
+        return self.base.index + len(self.entries)
 
     def append(self, hard_state: HardState | None, entries: list[Entry]) -> "LogState":
         """The state after this write."""
-        kept = entries[0].index - 1 if entries else len(self.entries)
+        kept = entries[0].index - 1 - self.base.index if entries else len(self.entries)
         return replace(
             self,
             hard_state=hard_state or self.hard_state,
             entries=(*self.entries[:kept], *entries),
         )
 
+    def stand_on(self, meta: SnapshotMeta, *, installs: bool) -> "LogState":
+        """The state after a snapshot was named."""
+        kept = () if installs else self.entries[meta.last.index - self.base.index :]
+        hard_state = self.hard_state
+        commit = max(hard_state.commit, meta.last.index)
+        return LogState(
+            HardState(hard_state.term, hard_state.vote, commit),
+            kept,
+            meta.last,
+            meta.config_index,
+            meta.conf,
+        )
+
 
 def state_of(recovered: Recovered) -> LogState:
     """What was recovered, as the model sees it."""
-    return LogState(recovered.hard_state, tuple(recovered.entries))
+    return LogState(
+        recovered.hard_state,
+        tuple(recovered.entries),
+        recovered.base,
+        recovered.base_config_index,
+        recovered.base_conf,
+    )
+
+
+# ---- snapshots -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Blob:
+    """An engine's copy of itself."""
+
+    content: bytes
+
+    def write_to(self, file: BinaryIO) -> None:
+        """In two parts, as a library may."""
+        half = len(self.content) // 2
+        file.write(self.content[:half])
+        file.write(self.content[half:])
+
+
+@dataclass
+class BlobReader:
+    """An engine that is built."""
+
+    content: bytes | None = None
+
+    def read_from(self, file: BinaryIO, size: int) -> None:
+        """All at once."""
+        self.content = file.read(size)
+
+
+def blob_of(last: EntryId, size: int = 3000) -> Blob:
+    """What the state machine is as of this entry."""
+    return Blob(f"state {last.term}.{last.index};".encode().ljust(size, b"\x5a"))
+
+
+def meta_of(last: EntryId, *, cluster_id: str = "c1", size: int = 3000) -> SnapshotMeta:
+    """A snapshot's description; all of it follows from the entry."""
+    conf = ConfState(voters=(5, 1000 + last.index))
+    chain_hash = last.index.to_bytes(32, "big")
+    return SnapshotMeta(cluster_id, last, last.index // 2, conf, chain_hash, last.index * 3, size)
+
+
+def make_snapshot(last: EntryId, size: int = 3000) -> DiskTask[SnapshotInfo]:
+    """Write the snapshot of this entry."""
+    return write_snapshot(meta_of(last, size=size), blob_of(last, size))
+
+
+def load_blob(disk: Disk, name: str) -> bytes:
+    """The blob in a snapshot, verified."""
+    reader = BlobReader()
+    run_task(disk, load(name, reader))
+    assert reader.content is not None
+    return reader.content
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A snapshot on its way from a leader: what is offered, and the file."""
+
+    info: SnapshotInfo
+    content: bytes
+
+
+def sent_snapshot(last: EntryId, *, cluster_id: str = "c1", size: int = 3000) -> Sent:
+    """The snapshot of this entry, as another node made it."""
+    leader = SimDisk()
+    open_on(leader, seed=77)
+    meta = meta_of(last, cluster_id=cluster_id, size=size)
+    info = run_task(leader, write_snapshot(meta, blob_of(last, size)))
+    handle = run_task(leader, open_snapshot(info.name))
+    return Sent(info, run_task(leader, read_chunk(handle, 0, info.size_bytes)))
+
+
+def receive(sent: Sent, piece_bytes: int = 40_000) -> DiskTask[SnapshotInfo]:
+    """Take a snapshot in."""
+    receiver = SnapshotReceiver(sent.info)
+    yield from receiver.begin()
+    while receiver.received_bytes < sent.info.size_bytes:
+        offset = receiver.received_bytes
+        yield from receiver.write(offset, sent.content[offset : offset + piece_bytes])
+    return (yield from receiver.finish())
+
+
+# ---- processes -----------------------------------------------------------------------------
 
 
 def open_on(disk: SimDisk, *, seed: int = 0, segment_bytes: int = SEGMENT_BYTES) -> Recovered:

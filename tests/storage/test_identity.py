@@ -149,7 +149,9 @@ def test_a_log_without_identity_is_refused_and_left_as_it_is() -> None:
     found_on(disk)
     disk.remove("identity")
     before = {path: disk.read(path) for path in disk.paths()}
-    with pytest.raises(ForeignDirectoryError, match="has no identity file but holds 'wal'"):
+    with pytest.raises(
+        ForeignDirectoryError, match="no identity file but holds 'snapshots', 'wal'"
+    ):
         restart(disk)
     assert {path: disk.read(path) for path in disk.paths()} == before
 

@@ -5,12 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftkv.raft.messages import Entry, EntryId, EntryType, HardState
+from raftkv.raft.messages import (
+    ConfState,
+    Entry,
+    EntryId,
+    EntryType,
+    HardState,
+    encode_conf_state,
+)
 from raftkv.storage.record import (
     HEADER_BYTES,
     SECTOR_BYTES,
     Append,
     SegmentStart,
+    Snapshot,
+    SnapshotRef,
     decode_frame,
     decode_record,
     encode_frame,
@@ -145,8 +154,15 @@ def test_the_format_is_what_the_documentation_says() -> None:
     payload = encode_record(Append(HardState(3, 7, 1), [Entry(3, 2, EntryType.NORMAL, b"hi")]))
     assert payload == b"\x93\x02" + b"\x93\x03\x07\x01" + b"\x91\x94\x03\x02\x00\xc4\x02hi"
     start = SegmentStart(2, 4096, 5, EntryId(3, 1), HardState(3, None, 1))
-    assert encode_record(start) == (
-        b"\x96\x01\x02\xcd\x10\x00\x05" + b"\x92\x03\x01" + b"\x93\x03\xc0\x01"
+    body = b"\x01\x02\xcd\x10\x00\x05" + b"\x92\x03\x01" + b"\x93\x03\xc0\x01"
+    assert encode_record(start) == b"\x97" + body + b"\xc0"
+    # As logs without snapshots were written before there were any.
+    assert decode_record(b"\x96" + body) == start
+    ref = SnapshotRef(EntryId(3, 1), 1, ConfState((5,)), b"hash", "name")
+    assert encode_record(Snapshot(ref, True, HardState(3, None, 1), [])) == (
+        b"\x95\x03"
+        + (b"\x95\x92\x03\x01\x01" + encode_conf_state(ConfState((5,))))
+        + b"\xc4\x04hash\xa4name\xc3\x93\x03\xc0\x01\x90"
     )
     chunks, crc = encode_frame(
         payload,

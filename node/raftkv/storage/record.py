@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 import google_crc32c
 import msgspec
 
-from raftkv.raft.messages import Entry, EntryId, HardState, NodeId
+from raftkv.raft.messages import ConfState, Entry, EntryId, HardState, Index, NodeId
 
 SECTOR_BYTES: Final = 512
 
@@ -35,6 +35,16 @@ _CRC: Final = struct.Struct("<I")
 HEADER_BYTES: Final = _FIELDS.size + _CRC.size
 
 
+class SnapshotRef(msgspec.Struct, frozen=True, array_like=True):
+    """What the log says of a snapshot file (`raftkv.storage.snapshots`) that it stands on."""
+
+    last: EntryId  # the log goes on after this entry
+    config_index: Index  # of the entry that holds ``conf``
+    conf: ConfState  # as of ``last``
+    chain_hash: bytes  # of the state machine as of ``last``
+    name: str  # of the file
+
+
 class SegmentStart(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """The first record of every segment: what a reader must know if it begins here."""
 
@@ -43,6 +53,7 @@ class SegmentStart(msgspec.Struct, frozen=True, array_like=True, tag=1):
     member_id: NodeId  # whose log this is
     last: EntryId  # the log's last entry before this segment
     hard_state: HardState  # as of then
+    snapshot: SnapshotRef | None = None  # the newest one, as of then
 
 
 class Append(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
@@ -55,7 +66,18 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     entries: Sequence[Entry]
 
 
-WalRecord = SegmentStart | Append
+class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """A snapshot file that is complete and durable; the newest one is what the log stands on."""
+
+    snapshot: SnapshotRef
+    # False: made from this log, which goes on as it was. True: received from a leader; everything
+    # in the log before this record is void, and it goes on after ``snapshot.last``.
+    installs: bool
+    hard_state: HardState  # what a snapshot holds is committed
+    entries: Sequence[Entry]  # as in `Append`, after ``snapshot.last``
+
+
+WalRecord = SegmentStart | Append | Snapshot
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[WalRecord] = msgspec.msgpack.Decoder(WalRecord)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from raftkv.raft.messages import ConfState, Entry, EntryId, HardState
+from raftkv.raft.messages import ConfState, Entry, EntryId, HardState, Index
 from raftkv.storage.disk import DiskTask, FsyncDir, Listdir, Mkdir, Unlink
 from raftkv.storage.durable_file import read_file, replace_file
 from raftkv.storage.errors import CommittedEntriesLostError, CorruptionError, UnexpectedFileError
@@ -28,22 +28,35 @@ from raftkv.storage.identity import (
 from raftkv.storage.layout import (
     IDENTITY,
     ROOT,
+    SNAPSHOTS,
     TEMPORARY_SUFFIX,
     WAL,
     SegmentState,
     parse_segment_name,
+    parse_snapshot_name,
     refuse_foreign,
     segment_name,
+    snapshot_name,
 )
 from raftkv.storage.record import (
-    Append,
     Frame,
     SegmentStart,
+    Snapshot,
+    SnapshotRef,
     decode_frame,
     decode_record,
     find_later_frame,
 )
-from raftkv.storage.wal import ActiveSegment, LogTail, Wal, create_segment, seal
+from raftkv.storage.snapshots import SnapshotInfo, read_info
+from raftkv.storage.wal import (
+    ActiveSegment,
+    LogTail,
+    SealedSegment,
+    Wal,
+    create_segment,
+    seal,
+    void,
+)
 
 
 @dataclass(slots=True)
@@ -54,6 +67,10 @@ class Recovered:
     hard_state: HardState
     base: EntryId  # the log starts after this entry
     base_conf: ConfState  # the configuration as of ``base``
+    base_config_index: Index  # of the entry that holds it
+    # The file that holds the state as of ``base``; None if that is the empty state. Header and
+    # trailer are verified; `raftkv.storage.snapshots.load` verifies the rest.
+    snapshot: SnapshotInfo | None
     entries: list[Entry]  # from base.index + 1 on, without gaps
     wal: Wal
     torn_bytes_cut: int  # size of the unfinished write at the log's end; 0 after a clean stop
@@ -72,17 +89,22 @@ def open_storage(rng: Rng, *, segment_bytes: int) -> DiskTask[Recovered]:
         identity = create_identity(rng)
     wal_names = (yield from _list(WAL)) if WAL in names else []
     segments = _order_segments(wal_names)
+    snapshot_names = (yield from _list(SNAPSHOTS)) if SNAPSHOTS in names else []
+    _check_snapshot_names(snapshot_names)
     replay = _Replay(identity)
     content = b""
     for segment in segments:
         content = yield from read_file(segment.path, segment.size_bytes)
         replay.read(segment, content)
     replay.finish(segments, content)
+    snapshot = yield from _find_snapshot(replay.tail.snapshot, snapshot_names, identity)
 
     # The directory is sound: from here on it is changed.
     yield from write_identity(identity)
+    if SNAPSHOTS not in names:
+        yield (Mkdir(SNAPSHOTS), FsyncDir(ROOT))
+    yield from _remove_leftovers(wal_names, snapshot_names, replay.tail.snapshot)
     if segments:
-        yield from _remove_temporary_files(wal_names)
         active = yield from _make_durable(segments, replay, content)
     else:
         yield (Mkdir(WAL), FsyncDir(ROOT))
@@ -97,8 +119,10 @@ def open_storage(rng: Rng, *, segment_bytes: int) -> DiskTask[Recovered]:
     return Recovered(
         identity=identity,
         hard_state=replay.tail.hard_state,
-        base=EntryId(0, 0),
-        base_conf=ConfState(),
+        base=replay.base,
+        base_conf=ConfState() if snapshot is None else snapshot.meta.conf,
+        base_config_index=0 if snapshot is None else snapshot.meta.config_index,
+        snapshot=snapshot,
         entries=replay.entries,
         wal=Wal(
             rng=rng,
@@ -106,6 +130,8 @@ def open_storage(rng: Rng, *, segment_bytes: int) -> DiskTask[Recovered]:
             segment_bytes=segment_bytes,
             segment=active,
             tail=replay.tail,
+            sealed=replay.sealed,
+            bytes_since_snapshot=replay.bytes_since_snapshot,
         ),
         torn_bytes_cut=replay.torn_bytes,
     )
@@ -131,7 +157,7 @@ class _Segment:
 
 
 def _order_segments(names: list[tuple[str, int]]) -> list[_Segment]:
-    """The segments by number: 1, 2, ... without gaps, all sealed but the last (step 4)."""
+    """The segments by number, without gaps, all sealed but the last (step 4)."""
     segments: dict[int, _Segment] = {}
     for name, size_bytes in names:
         if name.endswith(TEMPORARY_SUFFIX):
@@ -143,7 +169,7 @@ def _order_segments(names: list[tuple[str, int]]) -> list[_Segment]:
         if segment.number in segments:
             raise CorruptionError(segment.path, "the segment exists twice, sealed and active")
         segments[segment.number] = segment
-    for number in range(1, max(segments, default=0)):
+    for number in range(min(segments, default=0), max(segments, default=0)):
         if number not in segments:
             raise CorruptionError(WAL, f"segment {number} is missing")
     ordered = [segments[number] for number in sorted(segments)]
@@ -158,17 +184,49 @@ def _order_segments(names: list[tuple[str, int]]) -> list[_Segment]:
     return ordered
 
 
+def _check_snapshot_names(names: list[tuple[str, int]]) -> None:
+    for name, size_bytes in names:
+        is_known = name.endswith(TEMPORARY_SUFFIX) or parse_snapshot_name(name) is not None
+        if not is_known or size_bytes < 0:
+            raise UnexpectedFileError(f"{SNAPSHOTS}/{name}")
+
+
+def _find_snapshot(
+    ref: SnapshotRef | None, names: list[tuple[str, int]], identity: Identity
+) -> DiskTask[SnapshotInfo | None]:
+    """The file that the log stands on; it must be there and be what the log says (step 8)."""
+    if ref is None:
+        return None
+    path = f"{SNAPSHOTS}/{ref.name}"
+    if ref.name not in (name for name, _ in names):
+        raise CorruptionError(
+            path, f"the log starts after entry {ref.last.index}, and this snapshot is missing"
+        )
+    info = yield from read_info(ref.name)
+    meta = info.meta
+    found = SnapshotRef(meta.last, meta.config_index, meta.conf, meta.chain_hash, info.name)
+    if found != ref:
+        raise CorruptionError(path, "this is not the snapshot that the log names")
+    if meta.cluster_id != identity.cluster_id:
+        raise CorruptionError(path, f"this is a snapshot of cluster {meta.cluster_id!r:.100}")
+    return info
+
+
 class _Replay:
     """What the frames read so far add up to; segments are to be read in order (step 5)."""
 
     def __init__(self, identity: Identity) -> None:
+        self.base = EntryId(0, 0)  # the entry before the first one
         self.entries: list[Entry] = []
         self.tail = LogTail(sequence=0, crc=0, last=EntryId(0, 0), hard_state=HardState())
+        self.sealed: list[SealedSegment] = []
+        self.bytes_since_snapshot = 0
         self.torn_bytes = 0
         self.salt = 0  # of the segment read last
         self.end = 0  # where its valid frames end
         self._frame_count = 0  # how many they are
-        self._path = ""  # of the segment read last
+        self._number = 0  # of the segment read last; 0: none was
+        self._path = ""
         self._identity = identity
 
     def read(self, segment: _Segment, content: bytes) -> None:
@@ -177,7 +235,10 @@ class _Replay:
         if frame is None:
             reason = "the first frame is damaged, or a newer version of raftkv wrote it"
             raise CorruptionError(segment.path, reason, offset=0)
-        if self._path and frame.sequence != self.tail.sequence + 1:
+        if not self._number and segment.number > 1:
+            # Older segments went when a snapshot made them needless; `finish` makes sure of it.
+            self.tail.sequence, self.tail.crc = frame.sequence - 1, frame.previous_crc
+        if self._number and frame.sequence != self.tail.sequence + 1:
             reason = f"damaged or missing: {segment.path} starts with frame {frame.sequence}"
             raise CorruptionError(
                 self._path, reason, offset=self.end, sequence=self.tail.sequence + 1
@@ -189,6 +250,7 @@ class _Replay:
         while frame is not None and frame.salt == self.salt:
             self._apply(segment, frame)
             frame = decode_frame(content, self.end)
+        self._number = segment.number
 
     def _apply(self, segment: _Segment, frame: Frame) -> None:
         def damage(reason: str) -> CorruptionError:
@@ -204,20 +266,24 @@ class _Replay:
             raise damage(f"no record that this version of raftkv knows: {error}") from None
         if isinstance(record, SegmentStart) is not (frame.offset == 0):
             raise damage("a segment has one start record, in its first frame")
-        reason = (
-            self._check_start(segment, record)
-            if isinstance(record, SegmentStart)
-            else self._append(record)
-        )
+        if isinstance(record, SegmentStart):
+            reason = self._start(segment, record)
+        elif isinstance(record, Snapshot):
+            reason = self._snapshot(record)
+        else:
+            reason = self._append(record.hard_state, record.entries)
         if reason is not None:
             raise damage(reason)
         self.tail.sequence = frame.sequence
         self.tail.crc = frame.crc
         self.end = frame.end
+        self.bytes_since_snapshot += frame.end - frame.offset
+        if isinstance(record, Snapshot):
+            self.bytes_since_snapshot = 0
         self._frame_count += 1
 
-    def _check_start(self, segment: _Segment, start: SegmentStart) -> str | None:
-        """Why this is not the segment that belongs here, or None."""
+    def _start(self, segment: _Segment, start: SegmentStart) -> str | None:
+        """Go on in this segment; why it is not the one that belongs here, or None."""
         if start.number != segment.number:
             return f"by its content this is segment {start.number}: files were swapped or copied"
         if start.member_id != self._identity.member_id:
@@ -227,22 +293,50 @@ class _Replay:
             )
         if start.size_bytes != segment.size_bytes:
             return f"the file has {segment.size_bytes} bytes instead of {start.size_bytes}"
-        if (start.last, start.hard_state) != (self.tail.last, self.tail.hard_state):
+        tail = self.tail
+        if self._number:
+            self.sealed.append(SealedSegment(self._number, start.last.index))
+        elif segment.number > 1:
+            self.base = tail.last = start.last
+            tail.hard_state, tail.snapshot = start.hard_state, start.snapshot
+        found = (start.last, start.hard_state, start.snapshot)
+        if found != (tail.last, tail.hard_state, tail.snapshot):
             return "the segment does not start with the state that the one before it ends with"
         return None
 
-    def _append(self, record: Append) -> str | None:
+    def _append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> str | None:
         """Apply a write; why it cannot be, or None."""
-        if record.entries:
-            kept = record.entries[0].index - 1
+        if entries:
+            kept = entries[0].index - 1 - self.base.index
             if not 0 <= kept <= len(self.entries):
-                return f"entry {kept + 1} follows entry {len(self.entries)}"
+                return f"entry {entries[0].index} follows entry {self.tail.last.index}"
             del self.entries[kept:]
-            self.entries.extend(record.entries)
+            self.entries.extend(entries)
             self.tail.last = self.entries[-1].id
-        if record.hard_state is not None:
-            self.tail.hard_state = record.hard_state
+        if hard_state is not None:
+            if hard_state.commit < self.tail.base_index:
+                return f"the snapshot of entry {self.tail.base_index} is not committed"
+            self.tail.hard_state = hard_state
         return None
+
+    def _snapshot(self, record: Snapshot) -> str | None:
+        """Stand on this snapshot; why that cannot be, or None."""
+        ref, tail = record.snapshot, self.tail
+        if ref.name != snapshot_name(ref.last) or ref.last.index < tail.base_index:
+            return f"the snapshot {ref.name!r:.100} follows that of entry {tail.base_index}"
+        if record.installs:
+            self.base = tail.last = ref.last
+            self.entries.clear()
+            void(self.sealed, ref.last.index)
+        elif ref.last.index >= self.base.index:
+            # Otherwise a later one made segments needless that this one does not cover.
+            kept = ref.last.index - self.base.index
+            if [self.base, *(entry.id for entry in self.entries[kept - 1 : kept])][-1] != ref.last:
+                return f"the log does not hold entry {ref.last.index} of the snapshot"
+            self.base = ref.last
+            del self.entries[:kept]
+        tail.snapshot = ref
+        return self._append(record.hard_state, record.entries)
 
     def finish(self, segments: Sequence[_Segment], content: bytes) -> None:
         """Judge the end of the log (steps 6 and 7); ``content`` is the last segment's."""
@@ -259,6 +353,14 @@ class _Replay:
                 f"that all up to frame {later.durable_sequence} were durable"
             )
             raise CorruptionError(path, reason, offset=self.end, sequence=sequence)
+        if segments[0].number > 1 and self.tail.snapshot is None:
+            raise CorruptionError(WAL, f"segment {segments[0].number - 1} is missing")
+        if self.base.index > self.tail.base_index:
+            reason = (
+                f"entries {self.tail.base_index + 1} to {self.base.index} are missing: they are "
+                f"in no segment, and the newest snapshot is of entry {self.tail.base_index}"
+            )
+            raise CorruptionError(WAL, reason)
         before = segments[-2] if len(segments) > 1 else None
         if before and before.state is SegmentState.ACTIVE and self._frame_count > 1:
             raise CorruptionError(before.path, "the segment is not sealed, but a later one is used")
@@ -267,22 +369,28 @@ class _Replay:
             raise CommittedEntriesLostError(
                 path, last_index=self.tail.last.index, commit_index=commit_index
             )
-        if self._identity.cluster_id is None and self.entries:
+        if self._identity.cluster_id is None and (self.entries or self.tail.snapshot):
             raise CorruptionError(IDENTITY, "the identity names no cluster, but the log is in use")
         self.torn_bytes = len(content[self.end :].rstrip(b"\0"))
 
 
-def _remove_temporary_files(wal_names: list[tuple[str, int]]) -> DiskTask[None]:
-    """Remove the segments that a crash left half made (step 8)."""
-    leftovers = [name for name, _ in wal_names if name.endswith(TEMPORARY_SUFFIX)]
+def _remove_leftovers(
+    wal_names: list[tuple[str, int]],
+    snapshot_names: list[tuple[str, int]],
+    ref: SnapshotRef | None,
+) -> DiskTask[None]:
+    """Remove what a crash left half made, and the snapshots that the log does not name (step 9)."""
+    current = None if ref is None else ref.name
+    leftovers = [f"{WAL}/{name}" for name, _ in wal_names if name.endswith(TEMPORARY_SUFFIX)]
+    leftovers += [f"{SNAPSHOTS}/{name}" for name, _ in snapshot_names if name != current]
     if leftovers:
-        yield tuple(Unlink(f"{WAL}/{name}") for name in leftovers)
+        yield tuple(Unlink(path) for path in leftovers)
 
 
 def _make_durable(
     segments: Sequence[_Segment], replay: _Replay, content: bytes
 ) -> DiskTask[ActiveSegment]:
-    """Write the last segment's valid frames anew, and finish an interrupted roll (step 9)."""
+    """Write the last segment's valid frames anew, and finish an interrupted roll (step 10)."""
     last = segments[-1]
     handle = yield from replace_file(
         WAL,
