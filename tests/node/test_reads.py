@@ -98,3 +98,16 @@ def test_the_barrier_asks_for_a_round_of_its_own_until_it_is_confirmed() -> None
     reads.confirm(reads.begin_round(), index=33)
     assert reads.barrier_index == 33
     assert not reads.wants_round()
+
+
+def test_a_round_that_the_core_drops_is_asked_again_after_a_tick() -> None:
+    """At once, this node and one that no longer leads would keep each other busy."""
+    reads = _reads()
+    reads.add(_read(1))
+    context = reads.begin_round()
+    reads.drop_round(context + 50)  # another one: no effect
+    reads.drop_round(context)
+    assert _ids(reads.waiting) == [1]
+    assert not reads.wants_round()
+    reads.tick()
+    assert reads.wants_round()

@@ -49,29 +49,46 @@ def test_rule_18_a_forwarded_write_is_lost_with_the_link_to_its_leader_only() ->
     writes.forward(LEADER, writes.take_batch(1, 1000), incarnation=9)
     writes.forward(LEADER + 1, writes.take_batch(1, 1000), incarnation=9)
     assert [w.id for w in writes.lose_peer(LEADER)] == [1]
-    assert writes.answered(1) is None
-    answered = writes.answered(2)
+    assert writes.answered(LEADER, 1) is None
+    assert writes.answered(LEADER, 2) is None  # it was asked of another
+    answered = writes.answered(LEADER + 1, 2)
     assert answered is not None
     assert answered.id == 2
+    assert writes.forwarded_bytes == 0
 
 
 def test_rule_18_an_overwritten_proposal_is_known_not_to_have_happened() -> None:
     writes = Writes()
     writes.hold(_write(1))
     writes.propose(EntryId(term=3, index=8), writes.take_batch(1, 1000))
-    proposal, is_ours = writes.applied(8, term=4)
-    assert proposal is not None
-    assert not is_ours
-    assert writes.applied(8, term=4) == (None, False)
+    proposal, lost = writes.applied(8, term=4)
+    assert proposal is None
+    assert [w.id for w in lost] == [1]
+    assert writes.applied(8, term=4) == (None, [])
+
+
+def test_rule_18_what_is_applied_decides_between_two_proposals_for_one_index() -> None:
+    """Cut from this node's log, an entry may still be on another's and come to be committed."""
+    for applied_term, done_id, lost_id in ((3, 1, 2), (5, 2, 1)):
+        writes = Writes()
+        for number, term in ((1, 3), (2, 5)):
+            writes.hold(_write(number, deadline=1.0))
+            writes.propose(EntryId(term, index=10), writes.take_batch(1, 1000))
+        assert len(writes) == 2
+        assert {w.id for w in writes.expire_sent(2.0)} == {1, 2}
+        proposal, lost = writes.applied(10, applied_term)
+        assert proposal is not None
+        assert [w.id for w in proposal.writes] == [done_id]
+        assert [w.id for w in lost] == [lost_id]
 
 
 def test_a_proposal_applied_in_its_own_term_is_ours() -> None:
     writes = Writes()
     writes.hold(_write(1))
     writes.propose(EntryId(term=3, index=8), writes.take_batch(1, 1000))
-    proposal, is_ours = writes.applied(8, term=3)
+    proposal, lost = writes.applied(8, term=3)
     assert proposal is not None
-    assert is_ours
+    assert lost == []
     assert writes.settle(proposal.writes[0])
 
 

@@ -24,18 +24,24 @@ class HandOver:
         self.is_draining = draining
         self._avoid = avoid
 
-    def run(self, raft: RawNode, now: float) -> None:
+    def run(self, raft: RawNode, now: float, election_ticks: int) -> None:
         """Start a transfer to the most caught-up voter, if this node leads and it is time.
 
-        Rather to one that is not to be avoided, but to one of those if there is no other.
+        Rather to one that was heard of within an election timeout, and among those rather to
+        one that is not to be avoided, but to another if there is no such.
         """
         if raft.role is not Role.LEADER or raft.transferee is not None or now < self._not_before:
             return
         candidates = [
-            (peer in self._avoid, -progress.match, peer)
+            (
+                progress.silent_ticks > election_ticks,
+                peer in self._avoid,
+                -progress.match,
+                peer,
+            )
             for peer, progress in raft.progress.items()
             if peer in raft.conf_state.voters and peer != raft.id
         ]
         if candidates:
             self._not_before = now + PAUSE_SECONDS
-            raft.transfer_leader(min(candidates)[2])
+            raft.transfer_leader(min(candidates)[-1])

@@ -31,7 +31,6 @@ from raftkv.node.events import (
     Bootstrapped,
     BootstrapRequest,
     CancelRequest,
-    Channel,
     Continue,
     DiskDone,
     Drained,
@@ -52,7 +51,6 @@ from raftkv.node.events import (
     Reply,
     RequestId,
     RoleChanged,
-    Send,
     Stop,
     SubmitDisk,
     Tick,
@@ -60,13 +58,13 @@ from raftkv.node.events import (
 )
 from raftkv.node.founding import check_founding, founding_configuration
 from raftkv.node.hand_over import HandOver
+from raftkv.node.outbox import Outbox
 from raftkv.node.requests import Outlook, Requests
 from raftkv.node.round_trips import RoundTrips
 from raftkv.node.settings import NodeSettings
 from raftkv.node.status import ClusterStatus, Status
 from raftkv.raft import (
     Append,
-    AppendResp,
     ConfState,
     Entry,
     EntryType,
@@ -81,8 +79,6 @@ from raftkv.storage.errors import StorageError
 from raftkv.storage.identity import Identity, adopt_cluster
 from raftkv.storage.recovery import Recovered, open_storage
 from raftkv.storage.wal import Wal
-
-_BULK_MESSAGES = (Append, AppendResp, ForwardWrites, ForwardReplies)
 
 
 class Rng(Protocol):
@@ -117,7 +113,7 @@ class Node:
         self._rng = rng
         self._now = 0.0
         self._effects: list[Effect] = []
-        self._outbox: dict[tuple[NodeId, Channel], list[PeerMessage]] = {}
+        self._outbox = Outbox()
         self._disk = DiskTasks(self._submit)
         # What has no underscore is for `views` to read; nobody else writes it.
         self.core: Core | None = None
@@ -135,6 +131,7 @@ class Node:
         self.round_trips = RoundTrips()
         self._unapplied: list[Entry] = []  # committed, handed out by the core, not applied yet
         self._write_started_at: float | None = None  # of the WAL write in flight
+        self._is_tick_taken = False  # in this turn
         self.leader_seen_at: float | None = None
         self.is_stopped = False
         self._handlers: dict[type, Callable[..., None]] = {
@@ -175,12 +172,18 @@ class Node:
 
         After a `Stop` nothing is done any more.
         """
+        if self.is_stopped:
+            return []
         self._now = now
         try:
             for event in events:
                 self._handlers[type(event)](event)
-            if self.core is not None and not self.is_stopped:
-                self._turn(self.core)
+            if self.core is not None:
+                if self._is_tick_taken:
+                    self._is_tick_taken = False
+                    self._watch_disk(self.core)
+                if not self.is_stopped:
+                    self._turn(self.core)
         except (DiskError, StorageError, StoreError) as error:
             self._stop(str(error))
         return self._take_effects()
@@ -268,13 +271,13 @@ class Node:
             self._expire_requests()
             return
         core.raft.tick()
-        self.requests.reads.tick()
+        self.requests.tick()
         if core.raft.leader_id is not None:
             self.leader_seen_at = self._now
         self._expire_requests()
-        self._watch_disk(core)
+        self._is_tick_taken = True
         if self.hand_over.is_draining:
-            self.hand_over.run(core.raft, self._now)
+            self._hand_over(core)
 
     def _on_frame(self, event: FrameReceived) -> None:
         core, frame = self.core, event.frame
@@ -300,7 +303,7 @@ class Node:
                 is_leader = core.raft.role is Role.LEADER
                 self.requests.on_forward(frame.sender, message, self._now, is_leader=is_leader)
             elif isinstance(message, ForwardReplies):
-                self.requests.on_forward_replies(message)
+                self.requests.on_forward_replies(frame.sender, message)
             elif message.sender == frame.sender:
                 self.round_trips.received(message, self._now)
                 core.raft.step(message)
@@ -313,7 +316,7 @@ class Node:
     def _on_drain(self, request: DrainRequest) -> None:
         self.hand_over.drain(request.avoid, draining=request.draining)
         if request.draining and self.core is not None:
-            self.hand_over.run(self.core.raft, self._now)
+            self._hand_over(self.core)
         self._reply(request.id, Drained(request.draining))
 
     # ---- one turn ---------------------------------------------------------------------------
@@ -344,7 +347,7 @@ class Node:
         for read_state in ready.read_states:
             self.requests.reads.confirm(read_state.context, read_state.index)
         for context in ready.reads_dropped:
-            self.requests.reads.abandon_round(context)
+            self.requests.reads.drop_round(context)
 
     def _apply_slice(self, core: Core) -> None:
         """Apply the next committed entries, as many as fit into one slice of the loop (rule 26)."""
@@ -387,14 +390,20 @@ class Node:
         self.requests.expire(self._now, outlook)
 
     def _watch_disk(self, core: Core) -> None:
-        """The stall ladder of rule 12."""
+        """The stall ladder of rule 12, once all inputs of a turn with a tick were taken.
+
+        Not before: after a pause of the whole process, the tick may come ahead of the completion.
+        """
         if self._write_started_at is None:
             return
         stalled_seconds = self._now - self._write_started_at
         if stalled_seconds > self.settings.disk_stall_exit_seconds:
             self._stop(f"the disk has not finished a write for {stalled_seconds:.0f} s")
         elif stalled_seconds > self.settings.disk_stall_transfer_seconds:
-            self.hand_over.run(core.raft, self._now)
+            self._hand_over(core)
+
+    def _hand_over(self, core: Core) -> None:
+        self.hand_over.run(core.raft, self._now, self.settings.election_ticks)
 
     # ---- small things -----------------------------------------------------------------------
 
@@ -406,8 +415,7 @@ class Node:
 
     def _send(self, receiver: NodeId, message: PeerMessage) -> None:
         self.round_trips.sent(message, self._now)
-        channel = Channel.BULK if isinstance(message, _BULK_MESSAGES) else Channel.CONTROL
-        self._outbox.setdefault((receiver, channel), []).append(message)
+        self._outbox.add(receiver, message)
 
     def _role_changed(self, core: Core) -> None:
         raft = core.raft
@@ -427,14 +435,8 @@ class Node:
             self._effects.append(Stop(reason))
 
     def _take_effects(self) -> list[Effect]:
-        if self._outbox:
-            core = self.core
-            if core is not None and core.identity.cluster_id is not None:
-                cluster_id, sender = core.identity.cluster_id, core.identity.member_id
-                self._effects.extend(
-                    Send(channel, PeerFrame(cluster_id, sender, receiver, tuple(messages)))
-                    for (receiver, channel), messages in self._outbox.items()
-                )
-            self._outbox.clear()
+        core = self.core
+        if core is not None:
+            self._effects += self._outbox.take(core.identity.cluster_id, core.identity.member_id)
         effects, self._effects = self._effects, []
         return effects

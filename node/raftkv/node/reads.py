@@ -29,6 +29,9 @@ class Reads:
         self._next_context = first_context
         self._retry_ticks = retry_ticks
         self.waiting: list[ReadRequest] = []  # for a round
+        # A round was dropped since the last tick: the next one is not begun before the next
+        # tick, lest this node and one that no longer leads keep each other busy.
+        self._is_put_off = False
         self._round: _Round | None = None
         self._indexed: list[tuple[Index, list[ReadRequest]]] = []  # for apply, in round order
         self._for_revision: list[ReadRequest] = []  # for the store to reach min_revision
@@ -43,7 +46,8 @@ class Reads:
 
     def wants_round(self) -> bool:
         """Whether a new round should be asked for now."""
-        return self._round is None and (bool(self.waiting) or self.barrier_wanted)
+        is_wanted = bool(self.waiting) or self.barrier_wanted
+        return is_wanted and self._round is None and not self._is_put_off
 
     def begin_round(self) -> int:
         """Put all waiting reads into a new round; its context, which is never used again."""
@@ -60,8 +64,15 @@ class Reads:
         self.waiting = self._round.requests + self.waiting
         self._round = None
 
+    def drop_round(self, context: int) -> None:
+        """The core gave the round up: its reads wait for one that begins after the next tick."""
+        if self._round is not None and context == self._round.context:
+            self.abandon_round()
+            self._is_put_off = True
+
     def tick(self) -> None:
         """Ask again when an answer is overdue: the question or the answer may be lost."""
+        self._is_put_off = False
         if self._round is not None:
             self._round.ticks += 1
             if self._round.ticks >= self._retry_ticks:

@@ -46,6 +46,7 @@ _LATE_WRITE = Failure(
 )
 _LATE_READ = Failure(FailureCode.DEADLINE, "the deadline passed before the read could be served")
 _NO_LEADER = Failure(FailureCode.NO_LEADER, "no leader could be asked before the deadline")
+_GARBLED = Failure(FailureCode.UNKNOWN, "the leader's answer cannot be understood by this node")
 _NO_CLUSTER = Failure(FailureCode.UNINITIALISED, "this node belongs to no cluster yet")
 
 
@@ -84,6 +85,9 @@ class Requests:
         self._send = send
         self._reply_book = ReplyBook()
         self._connected: set[NodeId] = set()
+        # Gave a write back since the last tick: asking it again at once would only keep both
+        # busy until this node hears who leads.
+        self._declined_by: NodeId | None = None
 
     def __len__(self) -> int:
         """How many requests are pending."""
@@ -100,7 +104,7 @@ class Requests:
 
     def on_read(self, request: ReadRequest) -> None:
         """A client wants to read."""
-        if len(self.reads.waiting) >= self._settings.pending_requests_max:
+        if len(self.reads) >= self._settings.pending_requests_max:
             self._answer(request.id, _FULL)
         else:
             self.reads.add(request)
@@ -126,26 +130,35 @@ class Requests:
         """A peer takes this node for the leader and hands it the writes of its clients."""
         for request_id, command in message.writes:
             origin = Origin(sender, message.incarnation, request_id)
-            if is_leader and not self._is_full() and _is_command(command):
+            if not is_leader:
+                self._reply_book.add(origin, None)
+            elif not _is_command(command):
+                self._reply_book.add(origin, FailureCode.INVALID)
+            elif self._is_full():
+                # A number and not None, which would make the sender ask again at once.
+                self._reply_book.add(origin, FailureCode.OVERLOADED)
+            else:
                 deadline = now + _FOREIGN_DEADLINE_SECONDS
                 self.writes.hold(PendingWrite(request_id, command, deadline, origin))
-            else:
-                self._reply_book.add(origin, None)
 
-    def on_forward_replies(self, message: ForwardReplies) -> None:
+    def on_forward_replies(self, sender: NodeId, message: ForwardReplies) -> None:
         """The leader answers writes that were forwarded to it."""
         if message.incarnation != self._incarnation:
             return
-        for request_id, outcome in message.replies:
-            write = self.writes.answered(request_id)
+        for request_id, reply in message.replies:
+            write = self.writes.answered(sender, request_id)
             if write is None:
                 continue
-            if outcome is None:
+            if reply is None:
+                self._declined_by = sender
                 self._hold_again(write)
-            elif isinstance(outcome, int):
-                self._settle(write, Failure(FailureCode(outcome), "refused by the leader"))
             else:
-                self._settle(write, decode_outcome(outcome))
+                self._settle(write, _decode_reply(reply))
+
+    def tick(self) -> None:
+        """A tick passed: what was put off may be tried again."""
+        self._declined_by = None
+        self.reads.tick()
 
     def expire(self, now: float, outlook: Outlook) -> None:
         """Answer what waited until its deadline."""
@@ -176,9 +189,12 @@ class Requests:
         for write in self.writes.drop_foreign_held():
             self._hold_again(write)
         leader = raft.leader_id
-        if leader is None or leader not in self._connected:
+        if leader not in self._connected or leader == self._declined_by:
             return
-        while self.writes.held:
+        assert leader is not None, "only peers are connected"
+        # What is beyond the bound stays held, which is to say: certainly not committed.
+        bytes_max = self._settings.forwarded_bytes_max
+        while self.writes.held and self.writes.forwarded_bytes < bytes_max:
             batch = self._take_batch()
             self._send(leader, self.writes.forward(leader, batch, self._incarnation))
 
@@ -194,13 +210,12 @@ class Requests:
 
     def settle_entry(self, entry: AppliedEntry) -> None:
         """Answer the writes that were proposed at this index, whichever entry came to be there."""
-        proposal, is_ours = self.writes.applied(entry.index, entry.term)
+        proposal, lost = self.writes.applied(entry.index, entry.term)
+        for write in lost:
+            self._hold_again(write)
         if proposal is None:
             return
-        if not is_ours or entry.outcomes is None:
-            for write in proposal.writes:
-                self._hold_again(write)
-            return
+        assert entry.outcomes is not None, "an entry of this name was proposed with commands"
         for write, outcome in zip(proposal.writes, entry.outcomes, strict=True):
             if write.origin is None:
                 self._settle(write, outcome)
@@ -254,6 +269,16 @@ class Requests:
     def _settle(self, write: PendingWrite, answer: Answer) -> None:
         if self.writes.settle(write):
             self._answer(write.id, answer)
+
+
+def _decode_reply(reply: bytes | int) -> Answer:
+    """What the leader's reply says. One that makes no sense here leaves the outcome unknown."""
+    try:
+        if isinstance(reply, int):
+            return Failure(FailureCode(reply), "refused by the leader")
+        return decode_outcome(reply)
+    except (ValueError, msgspec.DecodeError):
+        return _GARBLED
 
 
 def _is_command(data: bytes) -> bool:

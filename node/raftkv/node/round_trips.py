@@ -12,19 +12,21 @@ class RoundTrips:
 
     def __init__(self) -> None:
         self.seconds: dict[NodeId, float] = {}
-        self._sent: dict[NodeId, tuple[int, float]] = {}  # newest unanswered: round and time
+        # The newest unanswered one: its term and round, and when it left first.
+        self._sent: dict[NodeId, tuple[tuple[int, int], float]] = {}
 
     def sent(self, message: PeerMessage, now: float) -> None:
         """A message leaves. A heartbeat that repeats a round does not restart its clock."""
         if type(message) is Heartbeat:
+            name = (message.term, message.round)  # rounds begin anew in every term
             known = self._sent.get(message.receiver)
-            if known is None or known[0] != message.round:
-                self._sent[message.receiver] = (message.round, now)
+            if known is None or known[0] != name:
+                self._sent[message.receiver] = (name, now)
 
     def received(self, message: PeerMessage, now: float) -> None:
         """A message arrived."""
         if type(message) is HeartbeatResp:
             known = self._sent.get(message.sender)
-            if known is not None and known[0] == message.round:
+            if known is not None and known[0] == (message.term, message.round):
                 self.seconds[message.sender] = now - known[1]
                 del self._sent[message.sender]

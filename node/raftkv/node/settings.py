@@ -43,6 +43,8 @@ class NodeSettings:
     # Writes and reads that may wait at once, beyond which new ones are refused (429).
     pending_requests_max: int = 16384
     pending_bytes_max: int = 128 << 20
+    # What may be on its way to the leader unanswered: well below what a frame can hold.
+    forwarded_bytes_max: int = 8 << 20
 
     # The stall ladder (rule 12): a leader whose disk write takes longer hands leadership on ...
     disk_stall_transfer_seconds: float = 3.0

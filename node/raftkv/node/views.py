@@ -141,6 +141,6 @@ def _member(node: "Node", member: Member) -> MemberStatus:
         match_index=match,
         lag_entries=None if match is None else max(0, raft.last_index - match),
         last_contact_seconds=contact,
-        rtt_seconds=node.round_trips.seconds.get(member.id),
+        rtt_seconds=None if progress is None else node.round_trips.seconds.get(member.id),
         healthy=healthy,
     )

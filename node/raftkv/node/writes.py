@@ -26,7 +26,7 @@ class Origin(msgspec.Struct, frozen=True):
     id: RequestId
 
 
-class PendingWrite(msgspec.Struct):
+class PendingWrite(msgspec.Struct, eq=False):
     """A write that was not answered yet. ``origin`` is None when the client is our own."""
 
     id: RequestId
@@ -36,11 +36,14 @@ class PendingWrite(msgspec.Struct):
     cancelled: bool = False
 
 
-class Proposal(msgspec.Struct):
+class Proposal(msgspec.Struct, eq=False):
     """The writes of one entry, in the order of their commands in it."""
 
     term: Term
     writes: list[PendingWrite]
+    # What this node proposed at the same index when it led before: cut from its log since, but
+    # another node may hold it and get it committed. Only what is applied there decides.
+    older: "Proposal | None" = None
 
 
 class Writes:
@@ -50,17 +53,15 @@ class Writes:
         self.held: list[PendingWrite] = []
         self.held_bytes = 0
         self.forwarded: dict[RequestId, tuple[NodeId, PendingWrite]] = {}
+        self.forwarded_bytes = 0
         self.proposed: dict[Index, Proposal] = {}
         # A local write by its id, wherever it is: only for cancelling.
         self._local: dict[RequestId, PendingWrite] = {}
 
     def __len__(self) -> int:
         """How many writes are pending, including those of peers that were proposed here."""
-        return (
-            len(self.held)
-            + len(self.forwarded)
-            + sum(len(proposal.writes) for proposal in self.proposed.values())
-        )
+        proposed = sum(len(proposal.writes) for proposal in self._proposals())
+        return len(self.held) + len(self.forwarded) + proposed
 
     def hold(self, write: PendingWrite) -> None:
         """Take a new write, or one that is known not to have happened."""
@@ -91,40 +92,51 @@ class Writes:
 
     def propose(self, entry: EntryId, batch: list[PendingWrite]) -> None:
         """The batch became the commands of ``entry`` in this leader's log."""
-        self.proposed[entry.index] = Proposal(entry.term, batch)
+        older = self.proposed.get(entry.index)
+        self.proposed[entry.index] = Proposal(entry.term, batch, older)
 
     def forward(self, leader: NodeId, batch: list[PendingWrite], incarnation: int) -> ForwardWrites:
         """The message that hands the batch to the leader; from now on its loss is 'unknown'."""
         for write in batch:
             self.forwarded[write.id] = (leader, write)
+            self.forwarded_bytes += len(write.command)
         return ForwardWrites(incarnation, tuple((write.id, write.command) for write in batch))
 
-    def applied(self, index: Index, term: Term) -> tuple[Proposal | None, bool]:
-        """The proposal that was made at ``index``, and whether it is what was applied there.
+    def applied(self, index: Index, term: Term) -> tuple[Proposal | None, list[PendingWrite]]:
+        """Some entry of ``term`` was applied at ``index``.
 
-        When it is not, the entry was overwritten by another leader's, so its writes are known
-        not to have happened.
+        The proposal that it was, if it was one of this node; and the writes that this node
+        proposed there in other terms, which are now known not to have happened.
         """
+        ours: Proposal | None = None
+        lost: list[PendingWrite] = []
         proposal = self.proposed.pop(index, None)
-        if proposal is None:
-            return None, False
-        return proposal, proposal.term == term
+        while proposal is not None:
+            if proposal.term == term:
+                ours = proposal
+            else:
+                lost += proposal.writes
+            proposal = proposal.older
+        return ours, lost
 
     def settle(self, write: PendingWrite) -> bool:
         """Forget a local write that is about to be answered; False if nobody waits for it."""
         self._local.pop(write.id, None)
         return not write.cancelled
 
-    def answered(self, reply_id: RequestId) -> PendingWrite | None:
-        """A forwarded write that the leader answered; None if it was given up before."""
-        leader_and_write = self.forwarded.pop(reply_id, None)
-        return None if leader_and_write is None else leader_and_write[1]
+    def answered(self, leader: NodeId, reply_id: RequestId) -> PendingWrite | None:
+        """A forwarded write that ``leader`` answered; None if it was given up before."""
+        asked, write = self.forwarded.get(reply_id, (None, None))
+        if write is None or asked != leader:
+            return None
+        self._not_forwarded(write)
+        return write
 
     def lose_peer(self, peer: NodeId) -> list[PendingWrite]:
         """The writes forwarded to ``peer`` whose fate is unknown, now that the link broke."""
         lost = [write for leader, write in self.forwarded.values() if leader == peer]
         for write in lost:
-            del self.forwarded[write.id]
+            self._not_forwarded(write)
         return lost
 
     def cancel(self, request: RequestId) -> None:
@@ -160,7 +172,7 @@ class Writes:
         """
         expired = [write for _, write in self.forwarded.values() if write.deadline <= now]
         for write in expired:
-            del self.forwarded[write.id]
+            self._not_forwarded(write)
         expired += [
             write
             for write in self._proposed_local()
@@ -168,8 +180,19 @@ class Writes:
         ]
         return expired
 
+    def _not_forwarded(self, write: PendingWrite) -> None:
+        del self.forwarded[write.id]
+        self.forwarded_bytes -= len(write.command)
+
+    def _proposals(self) -> Iterator[Proposal]:
+        for newest in self.proposed.values():
+            proposal: Proposal | None = newest
+            while proposal is not None:
+                yield proposal
+                proposal = proposal.older
+
     def _proposed_local(self) -> Iterator[PendingWrite]:
-        for proposal in self.proposed.values():
+        for proposal in self._proposals():
             for write in proposal.writes:
                 if write.origin is None:
                     yield write
@@ -179,10 +202,10 @@ class ReplyBook:
     """Gathers the answers to forwarded writes of one turn, one message for each asking process."""
 
     def __init__(self) -> None:
-        self._replies: dict[tuple[NodeId, int], list[tuple[RequestId, bytes | None]]] = {}
+        self._replies: dict[tuple[NodeId, int], list[tuple[RequestId, bytes | int | None]]] = {}
 
-    def add(self, origin: Origin, outcome: bytes | None) -> None:
-        """Answer one write: its encoded outcome, or None for 'it never reached the log'."""
+    def add(self, origin: Origin, outcome: bytes | int | None) -> None:
+        """Answer one write as `ForwardReplies` says."""
         self._replies.setdefault((origin.peer, origin.incarnation), []).append((origin.id, outcome))
 
     def flush(self, send: Callable[[NodeId, ForwardReplies], None]) -> None:

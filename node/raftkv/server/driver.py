@@ -478,8 +478,8 @@ class Driver:
             raise
         if answer is not None:
             return answer
-        if isinstance(request, WriteRequest):
-            detail = "the node stopped while the write was on its way"
+        if isinstance(request, WriteRequest | LockRequest | ConfigChangeRequest | TransferRequest):
+            detail = "the node stopped while the request was on its way"
             return Failure(FailureCode.UNKNOWN, detail)
         return Failure(FailureCode.STOPPED, "the node is stopping")
 

@@ -1,0 +1,162 @@
+"""Requests between nodes: what a leader refuses, and what a follower makes of its answers."""
+
+from typing import Any
+
+from raftkv.kv.commands import Put, encode_command
+from raftkv.kv.memory_engine import MemoryEngine
+from raftkv.kv.outcomes import Written, encode_outcome
+from raftkv.kv.store import Store
+from raftkv.node.events import (
+    Answer,
+    Consistency,
+    Failure,
+    FailureCode,
+    ForwardReplies,
+    ForwardWrites,
+    Get,
+    PeerMessage,
+    PeerUp,
+    ReadRequest,
+    RequestId,
+    WriteRequest,
+)
+from raftkv.node.requests import Requests
+from raftkv.node.settings import NodeSettings
+from raftkv.raft import NodeId, Role
+
+LEADER, FOLLOWER = 7, 8
+COMMAND = encode_command(Put(b"k", b"v"))
+
+
+class FakeRaft:
+    """A core as `Requests` sees it: follows, or leads and takes nothing."""
+
+    role = Role.FOLLOWER
+    leader_id: NodeId | None = LEADER
+
+
+class Harness:
+    """Requests of a node that knows a leader and is connected to it."""
+
+    def __init__(self, **changes: Any) -> None:
+        settings = NodeSettings("n1", "n1:1", "http://n1", "test", **changes)
+        self.answers: dict[RequestId, Answer] = {}
+        self.sent: list[tuple[NodeId, PeerMessage]] = []
+        self.raft: Any = FakeRaft()
+        self.requests = Requests(
+            settings,
+            incarnation=99,
+            first_context=1,
+            answer=self._answer,
+            send=lambda peer, message: self.sent.append((peer, message)),
+        )
+        self.requests.on_peer_up(PeerUp(LEADER))
+
+    def _answer(self, request: RequestId, answer: Answer) -> None:
+        assert request not in self.answers, "a second answer"
+        self.answers[request] = answer
+
+    def write(self, number: RequestId, command: bytes = COMMAND) -> None:
+        """A client's write, given to the leader."""
+        self.requests.on_write(WriteRequest(number, command, deadline=5.0))
+        self.requests.offer_writes(self.raft)
+
+    def forwarded(self) -> list[list[RequestId]]:
+        """The ids of every message with writes that was sent."""
+        messages = [message for _, message in self.sent if isinstance(message, ForwardWrites)]
+        return [[number for number, _ in message.writes] for message in messages]
+
+    def reply(self, number: RequestId, reply: bytes | int | None, sender: NodeId = LEADER) -> None:
+        """The leader, or who takes itself for it, answers."""
+        self.requests.on_forward_replies(sender, ForwardReplies(99, ((number, reply),)))
+
+    def code(self, number: RequestId) -> FailureCode:
+        """Why a request was refused."""
+        answer = self.answers[number]
+        assert isinstance(answer, Failure)
+        return answer.code
+
+
+def _replies(harness: Harness) -> list[bytes | int | None]:
+    harness.requests.flush_replies()
+    messages = [message for _, message in harness.sent if isinstance(message, ForwardReplies)]
+    return [reply for message in messages for _, reply in message.replies]
+
+
+def test_a_full_leader_refuses_forwarded_writes_for_good() -> None:
+    """Given back, they would be sent again at once, and keep both nodes busy."""
+    leader = Harness(pending_requests_max=1)
+    frame = ForwardWrites(5, ((1, COMMAND), (2, COMMAND)))
+    leader.requests.on_forward(FOLLOWER, frame, 0.0, is_leader=True)
+    assert _replies(leader) == [FailureCode.OVERLOADED]
+
+
+def test_what_is_no_command_never_reaches_the_log() -> None:
+    leader = Harness()
+    frame = ForwardWrites(5, ((1, b"\xc1"), (2, b"")))
+    leader.requests.on_forward(FOLLOWER, frame, 0.0, is_leader=True)
+    assert _replies(leader) == [FailureCode.INVALID, FailureCode.INVALID]
+    assert len(leader.requests) == 0
+
+
+def test_a_write_that_was_given_back_goes_to_the_same_leader_only_after_a_tick() -> None:
+    node = Harness()
+    node.write(1)
+    node.reply(1, None)
+    node.requests.offer_writes(node.raft)
+    assert node.forwarded() == [[1]]
+    node.requests.tick()
+    node.requests.offer_writes(node.raft)
+    assert node.forwarded() == [[1], [1]]
+    assert node.answers == {}
+
+
+def test_a_write_that_was_given_back_goes_to_another_leader_at_once() -> None:
+    node = Harness()
+    node.write(1)
+    node.reply(1, None)
+    node.raft.leader_id = FOLLOWER
+    node.requests.on_peer_up(PeerUp(FOLLOWER))
+    node.requests.offer_writes(node.raft)
+    assert [peer for peer, _ in node.sent] == [LEADER, FOLLOWER]
+
+
+def test_rule_18_an_answer_that_makes_no_sense_leaves_the_outcome_unknown() -> None:
+    node = Harness()
+    for number, reply in ((1, 999), (2, b"\xc1"), (3, FailureCode.QUOTA)):
+        node.write(number)
+        node.reply(number, reply)
+    assert node.code(1) is FailureCode.UNKNOWN
+    assert node.code(2) is FailureCode.UNKNOWN
+    assert node.code(3) is FailureCode.QUOTA
+
+
+def test_rule_18_only_who_was_asked_can_answer() -> None:
+    node = Harness()
+    node.write(1)
+    node.reply(1, encode_outcome(Written(1, 1)), sender=FOLLOWER)
+    assert node.answers == {}
+    node.reply(1, encode_outcome(Written(1, 1)))
+    assert node.answers == {1: Written(1, 1)}
+
+
+def test_rule_18_writes_beyond_the_bound_stay_held_and_are_not_committed() -> None:
+    big = encode_command(Put(b"k", bytes(600)))
+    node = Harness(forwarded_bytes_max=1000, batch_commands_max=1)
+    for number in (1, 2, 3):
+        node.write(number, big)
+    assert node.forwarded() == [[1], [2]]
+    assert [write.id for write in node.requests.writes.held] == [3]
+    node.reply(1, encode_outcome(Written(1, 1)))
+    node.requests.offer_writes(node.raft)
+    assert node.forwarded() == [[1], [2], [3]]
+
+
+def test_reads_are_bounded_wherever_they_wait() -> None:
+    node = Harness(pending_requests_max=2)
+    for number in (1, 2, 3):
+        query = Get(b"k")
+        node.requests.on_read(ReadRequest(number, query, Consistency.LOCAL, 9, deadline=5.0))
+    node.requests.serve_reads(Store(MemoryEngine()))
+    assert list(node.answers) == [3]
+    assert node.code(3) is FailureCode.OVERLOADED
