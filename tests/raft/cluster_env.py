@@ -15,11 +15,17 @@ from raftkv.raft import (
     EntryId,
     EntryType,
     HardState,
+    Index,
+    Input,
+    InstallSnapshot,
+    Member,
     Message,
     NodeId,
     RawNode,
     ReadState,
     Rng,
+    SnapshotBase,
+    SnapshotWanted,
     Write,
     encode_conf_state,
 )
@@ -56,8 +62,14 @@ def make_conf(
         voters=tuple(sorted(voters)),
         learners=tuple(sorted(learners)),
         voters_outgoing=tuple(sorted(outgoing)),
+        members=tuple(map(make_member, members)),
         sessions=tuple((member, 1) for member in members),
     )
+
+
+def make_member(node_id: NodeId, name: str = "") -> Member:
+    name = name or f"n{node_id:x}"
+    return Member(node_id, name, f"{name}:7401", f"http://{name}:7400")
 
 
 def make_entry(index: int, term: int, data: bytes | None = None) -> Entry:
@@ -75,7 +87,19 @@ class Disk:
     hard_state: HardState = field(default_factory=HardState)
     base: EntryId = field(default_factory=lambda: EntryId(0, 0))
     base_conf: ConfState = field(default_factory=ConfState)
+    base_config_index: Index = 0
     entries: list[Entry] = field(default_factory=list)
+    # All that was applied up to ``base``: the state machine in the snapshot.
+    state: tuple[Entry, ...] = ()
+
+    def snapshot(self, base: SnapshotBase, state: tuple[Entry, ...]) -> None:
+        """The log begins after ``base``, whether that is a part of it or replaces it."""
+        index = base.last.index
+        is_part = any(entry.id == base.last for entry in self.entries)
+        self.entries = [entry for entry in self.entries if is_part and entry.index > index]
+        self.base, self.base_conf = base.last, base.conf
+        self.base_config_index = base.config_index
+        self.state = state
 
     def apply(self, write: Write) -> None:
         if write.hard_state is not None:
@@ -105,6 +129,10 @@ class Host:
         self.write: Write | None = None  # started, not durable yet
         self.applied: list[Entry] = []  # by this process; a restart applies from the start
         self.to_apply: list[Entry] = []  # handed out, not applied yet
+        self.state: list[Entry] = []  # all that was ever applied: the state machine
+        # Snapshots that were received, by their last entry.
+        self.files: dict[EntryId, tuple[Entry, ...]] = {}
+        self.snapshots_wanted: list[SnapshotWanted] = []
         self.read_states: list[ReadState] = []
         self.reads_dropped: list[int] = []
         self._say = say
@@ -134,10 +162,12 @@ class Host:
             hard_state=self.disk.hard_state,
             base=self.disk.base,
             base_conf=self.disk.base_conf,
+            base_config_index=self.disk.base_config_index,
             entries=tuple(self.disk.entries),
             applied=self.disk.base.index if applied is None else applied,
             rng=self.rng,
         )
+        self.state = list(self.disk.state)
 
     def crash(self) -> None:
         """Lose everything but the disk; of a write in flight nothing arrived."""
@@ -147,6 +177,9 @@ class Host:
         self.to_apply = []
         self.read_states = []
         self.reads_dropped = []
+        self.state = []
+        self.files = {}
+        self.snapshots_wanted = []
 
     def take_ready(self) -> list[Message]:
         """Carry out one Ready, but neither finish its write nor apply its entries."""
@@ -160,6 +193,12 @@ class Host:
             assert self.write is None, "a second write in flight"
             self.write = ready.write
             self._say(f"{name} {describe_write(ready.write)}")
+            if ready.write.snapshot is not None:
+                self.to_apply = []
+        for wanted in ready.snapshots_wanted:
+            peer = describe_id(wanted.peer)
+            self._say(f"{name} wants a snapshot of {wanted.min_index} or later for {peer}")
+        self.snapshots_wanted += ready.snapshots_wanted
         self.to_apply += ready.committed_entries
         for read in ready.read_states:
             self._say(f"{name} read {read.context} at index {read.index}")
@@ -174,9 +213,29 @@ class Host:
         write = self.write
         assert write is not None, "no write in flight"
         self.write = None
-        self.disk.apply(write)
+        self.write_to_disk(write)
+        if write.snapshot is not None:
+            self.state = list(self.disk.state)
         self.raft.persisted(write.number)
         return write.messages
+
+    def write_to_disk(self, write: Write) -> None:
+        if write.snapshot is not None:
+            self.disk.snapshot(write.snapshot, self.files[write.snapshot.last])
+        self.disk.apply(write)
+
+    def take_snapshot(self) -> SnapshotBase:
+        """Snapshot what is applied; the disk's log begins there now, the core's as before."""
+        index = len(self.state)
+        config_index, conf = self.raft.conf_at(index)
+        term = self.raft.term_of(index)
+        assert term is not None
+        base = SnapshotBase(EntryId(term, index), config_index, conf)
+        self.disk.snapshot(base, tuple(self.state))
+        return base
+
+    def newest_snapshot(self) -> SnapshotBase:
+        return SnapshotBase(self.disk.base, self.disk.base_config_index, self.disk.base_conf)
 
     def apply(self) -> None:
         """Apply what was handed out."""
@@ -184,6 +243,13 @@ class Host:
             self._say(f"{describe_id(self.id)} applies {describe_entry(entry)}")
         if self.to_apply:
             self.applied += self.to_apply
+            self.state += self.to_apply
+            assert [entry.index for entry in self.state[-len(self.to_apply) - 1 :]] == list(
+                range(
+                    len(self.state) - len(self.state[-len(self.to_apply) - 1 :]) + 1,
+                    len(self.state) + 1,
+                )
+            ), "applied out of order"
             self.raft.applied(self.to_apply[-1].index)
             self.to_apply = []
 
@@ -193,7 +259,8 @@ class Cluster:
 
     def __init__(self, rng: Rng | None = None, settings: dict[str, int] | None = None) -> None:
         self.hosts: dict[NodeId, Host] = {}
-        self.in_flight: list[Message] = []  # in the order they were sent
+        self.in_flight: list[Input] = []  # in the order they were sent
+        self.files: dict[EntryId, tuple[Entry, ...]] = {}  # snapshots that were ever sent
         self.lines: list[str] = []
         self.cut: set[tuple[NodeId, NodeId]] = set()  # one-way links that lose everything
         self._rng = rng or ShortestTimeouts()
@@ -237,7 +304,7 @@ class Cluster:
     def up(self) -> list[Host]:
         return [host for host in self.hosts.values() if host.is_up]
 
-    def send(self, messages: Iterable[Message]) -> None:
+    def send(self, messages: Iterable[Input]) -> None:
         for message in messages:
             if (message.sender, message.receiver) in self.cut:
                 self.lines.append(f"{describe_message(message)} (lost)")
@@ -251,16 +318,46 @@ class Cluster:
     def finish_write(self, node_id: NodeId) -> None:
         self.send(self.hosts[node_id].finish_write())
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Input) -> None:
         """Hand over a message in flight; nodes that are down or unknown get nothing."""
         self.in_flight.remove(message)
         self.hand_over(message)
 
-    def hand_over(self, message: Message) -> None:
+    def hand_over(self, message: Input) -> None:
         """Step ``message`` into its receiver, whether or not it was ever sent."""
         host = self.hosts.get(message.receiver)
-        if host is not None and host.is_up:
-            host.raft.step(message)
+        if host is None or not host.is_up:
+            return
+        if isinstance(message, InstallSnapshot):
+            host.files[message.last] = self.files[message.last]
+        host.raft.step(message)
+        if isinstance(message, InstallSnapshot):
+            self._tell_that_it_arrived(message)
+
+    def _tell_that_it_arrived(self, message: InstallSnapshot) -> None:
+        """The hosts' own protocol: the sender learns that the file and its message are there."""
+        sender = self.hosts.get(message.sender)
+        is_cut = (message.receiver, message.sender) in self.cut
+        if sender is not None and sender.is_up and not is_cut:
+            sender.raft.snapshot_sent(message.receiver, message.last.index)
+
+    def send_snapshot(self, node_id: NodeId, peer: NodeId) -> None:
+        """Send the newest snapshot of ``node_id`` to ``peer``: file and message in one."""
+        host = self.hosts[node_id]
+        snapshot = host.newest_snapshot()
+        message = host.raft.install_message(peer, snapshot)
+        if message is not None:
+            self.files[snapshot.last] = host.disk.state
+            self.send([message])
+
+    def send_wanted_snapshots(self, host: Host) -> bool:
+        """Send what the core of ``host`` asked for. Returns whether it asked."""
+        wants, host.snapshots_wanted = host.snapshots_wanted, []
+        for wanted in wants:
+            if host.disk.base.index < wanted.min_index:
+                host.take_snapshot()
+            self.send_snapshot(host.id, wanted.peer)
+        return bool(wants)
 
     def isolate(self, *sides: Iterable[NodeId]) -> None:
         """Cut all links between the given sides, both ways."""
@@ -284,6 +381,7 @@ class Cluster:
             is_idle = True
             for host in among:
                 is_idle = not self._run(host) and is_idle
+                is_idle = not self.send_wanted_snapshots(host) and is_idle
             arriving = [m for m in self.in_flight if m.receiver in members or ids is None]
             for message in arriving:
                 self.deliver(message)

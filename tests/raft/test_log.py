@@ -53,7 +53,9 @@ class LogMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.writing is None and self.log.has_unwritten)
     @rule()
     def begin_write(self) -> None:
-        assert list(self.log.begin_write()) == self.model[len(self.written) :]
+        snapshot, entries = self.log.begin_write()
+        assert snapshot is None
+        assert list(entries) == self.model[len(self.written) :]
         self.writing = list(self.model)
 
     @precondition(lambda self: self.writing is not None)

@@ -20,6 +20,14 @@ Commands (nodes are small numbers; ``a=b`` arguments may come in any order)
     empty IDS                                    nodes of no cluster
     limits NAME=VALUE ...                        Config fields of nodes made after this
     bootstrap N VOTERS | campaign N | propose N TEXT | read N CONTEXT | transfer N TARGET
+    add N ID [name=] [auto=true] | promote N ID | remove N ID | swap N OLD NEW | leave N
+                                                 propose a change of the configuration to N
+    promotable N                                 what the host of N should propose to promote
+    compact N INDEX                              drop entries from N's memory
+    snapshot N                                   N's disk holds what is applied as a snapshot
+    send_snapshots N                             send those that N's core wants
+    send_snapshot N PEER                         send N's newest one, asked for or not
+    snapshot_failed N PEER                       N's host could not send it
     tick N [COUNT] | timeout N | heartbeat N     let time pass, also: by an election timeout
     ready N | persist N | apply N                single duties of a host
     settle [IDS]                                 all duties and deliveries, until nothing is left
@@ -39,24 +47,38 @@ from pathlib import Path
 from typing import Any
 
 from raftkv.raft import (
+    AddLearner,
     Append,
     AppendResp,
     BootstrapRefused,
+    ConfigChange,
+    ConfigChangeRefused,
     ConfState,
     Heartbeat,
     HeartbeatResp,
+    Input,
+    LeaveJoint,
     Message,
     PreVote,
     PreVoteResp,
+    PromoteLearner,
     ProposalDropped,
     ReadDropped,
     ReadIndex,
     ReadIndexResp,
+    RemoveMember,
+    ReplaceMember,
     TimeoutNow,
     Vote,
     VoteResp,
 )
-from raftkv.raft.describe import describe_entry, describe_entry_id, describe_id, describe_message
+from raftkv.raft.describe import (
+    describe_conf_state,
+    describe_entry,
+    describe_entry_id,
+    describe_id,
+    describe_message,
+)
 from tests.raft.cluster_env import (
     ELECTION_TICKS,
     HEARTBEAT_TICKS,
@@ -64,6 +86,7 @@ from tests.raft.cluster_env import (
     make_conf,
     make_config_entry,
     make_entry,
+    make_member,
 )
 
 KINDS: dict[str, type[Message]] = {
@@ -173,7 +196,7 @@ class TraceRunner:
         method: Callable[..., None] = getattr(self, f"do_{name}")
         try:
             method(*positional, **{"from_" if key == "from" else key: named[key] for key in named})
-        except (ProposalDropped, ReadDropped, BootstrapRefused) as error:
+        except (ProposalDropped, ReadDropped, BootstrapRefused, ConfigChangeRefused) as error:
             self._say(f"{type(error).__name__}: {error}")
 
     def _say(self, line: str) -> None:
@@ -226,6 +249,47 @@ class TraceRunner:
         entry_id = self.cluster.raft(int(node)).propose(text.encode())
         self._say(f"{describe_id(int(node))} appends {describe_entry_id(entry_id)} {text}")
 
+    def _change(self, node: str, change: ConfigChange) -> None:
+        raft = self.cluster.raft(int(node))
+        entry_id = raft.propose_config(change)
+        conf = describe_conf_state(raft.conf_state)
+        self._say(f"{describe_id(int(node))} appends {describe_entry_id(entry_id)} {conf}")
+
+    def do_add(self, node: str, learner: str, name: str = "", auto: str = "") -> None:
+        self._change(node, AddLearner(make_member(int(learner), name), auto == "true"))
+
+    def do_promote(self, node: str, learner: str) -> None:
+        self._change(node, PromoteLearner(int(learner)))
+
+    def do_remove(self, node: str, member: str) -> None:
+        self._change(node, RemoveMember(int(member)))
+
+    def do_swap(self, node: str, old: str, new: str) -> None:
+        self._change(node, ReplaceMember(int(old), int(new)))
+
+    def do_leave(self, node: str) -> None:
+        self._change(node, LeaveJoint())
+
+    def do_promotable(self, node: str) -> None:
+        learners = self.cluster.raft(int(node)).learners_to_promote()
+        self._say(",".join(map(describe_id, learners)) or "none")
+
+    def do_compact(self, node: str, index: str) -> None:
+        self.cluster.raft(int(node)).compact(int(index))
+
+    def do_snapshot(self, node: str) -> None:
+        base = self.cluster.hosts[int(node)].take_snapshot()
+        self._say(f"{describe_id(int(node))} has a snapshot of {describe_entry_id(base.last)}")
+
+    def do_send_snapshots(self, node: str) -> None:
+        assert self.cluster.send_wanted_snapshots(self.cluster.hosts[int(node)])
+
+    def do_send_snapshot(self, node: str, peer: str) -> None:
+        self.cluster.send_snapshot(int(node), int(peer))
+
+    def do_snapshot_failed(self, node: str, peer: str) -> None:
+        self.cluster.raft(int(node)).snapshot_failed(int(peer))
+
     def do_read(self, node: str, context: str) -> None:
         self.cluster.raft(int(node)).read_index(int(context))
 
@@ -257,7 +321,7 @@ class TraceRunner:
 
     # ---- the network ------------------------------------------------------------------------
 
-    def _matching(self, from_: str = "", to: str = "", type: str = "") -> list[Message]:  # noqa: A002
+    def _matching(self, from_: str = "", to: str = "", type: str = "") -> list[Input]:  # noqa: A002
         return [
             message
             for message in self.cluster.in_flight
@@ -379,6 +443,7 @@ class TraceRunner:
         for peer, progress in raft.progress.items():
             if peer != raft.id:
                 learner = " learner" if progress.is_learner else ""
+                learner += " leaving" if progress.leaves_at is not None else ""
                 self._say(
                     f"{describe_id(peer)} {progress.state} match={progress.match}"
                     f" next={progress.next}{learner}"

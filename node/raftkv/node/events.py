@@ -276,7 +276,7 @@ class Failure(msgspec.Struct, frozen=True):
 
     code: FailureCode
     detail: str
-    reason: str = ""  # of REFUSED: `raftkv.raft.confchange.Reason`, a stable word
+    reason: str = ""  # of REFUSED: `raftkv.raft.errors.RefusalReason`, a stable word
     revision: int = 0  # of COMPACTED: the oldest revision that can be read
 
 

@@ -73,9 +73,22 @@ each (`quorum.Quorum`). Learners receive the log and have no say. A node campaig
 newest configuration lists it as voter, yet grants votes by the log rule alone: its own
 configuration may be the older one.
 
+The leader changes it by `RawNode.propose_config` (`confchange`, `membership`): one change at a
+time, the last one committed, and an entry of its own term committed, too. A member is added as
+learner, promoted once it has caught up, or takes the vote of another in one joint change, which the
+leader, or the next one, finishes by itself. What would leave the cluster without a majority that
+answers is refused.
+
 Node ids are random and made together with the disk, so a node that lost its disk is another node
 and cannot vote twice. Every Append and Heartbeat carries the session of its receiver's membership,
 every answer echoes it, and the leader drops answers of a session that is over.
+
+SNAPSHOTS
+
+The host applies entries and drops them from the log when it likes (`RawNode.compact`). A peer that
+needs one of them is sent the whole state instead, as a file and by the hosts; the core only says to
+whom (`snapshotting.SnapshotWanted`). The receiving host tells its core by `InstallSnapshot`, which
+replaces the log unless it is committed as far. The configuration at that point comes with it.
 
 FOUNDING
 
@@ -91,20 +104,32 @@ cannot have sent anything else. Should it not come back, whoever holds 1@1 can b
 
 WHAT IS NOT HERE
 
-Snapshots: a peer that needs entries below ``first_index`` gets none, and the log is not compacted
-by this package itself (paper 7). Proposing configuration changes: the rules are in place, the
-proposal is not (paper 6, thesis 4). Client sessions belong to the state machine (thesis 6.3).
-Nodes are trusted to run this code: `validation` keeps garbage out, not malice.
+When to take a snapshot, and its transfer: that is the host's. Client sessions belong to the state
+machine (thesis 6.3). Nodes are trusted to run this code: `validation` keeps garbage out, not
+malice.
 """
 
+from raftkv.raft.confchange import (
+    AddLearner,
+    ConfigChange,
+    LeaveJoint,
+    PromoteLearner,
+    RemoveMember,
+    ReplaceMember,
+    decode_config_change,
+    encode_config_change,
+    next_conf_state,
+)
 from raftkv.raft.config import Config, Rng
 from raftkv.raft.durability import Write
 from raftkv.raft.errors import (
     BootstrapRefused,
+    ConfigChangeRefused,
     DropReason,
     ProposalDropped,
     RaftError,
     ReadDropped,
+    RefusalReason,
 )
 from raftkv.raft.messages import (
     Append,
@@ -117,6 +142,8 @@ from raftkv.raft.messages import (
     Heartbeat,
     HeartbeatResp,
     Index,
+    Input,
+    InstallSnapshot,
     Member,
     Message,
     NodeId,
@@ -124,6 +151,7 @@ from raftkv.raft.messages import (
     PreVoteResp,
     ReadIndex,
     ReadIndexResp,
+    SnapshotBase,
     Term,
     TimeoutNow,
     Vote,
@@ -135,13 +163,17 @@ from raftkv.raft.progress import Progress, ProgressState
 from raftkv.raft.rawnode import RawNode, Ready
 from raftkv.raft.read_only import ReadState
 from raftkv.raft.roles import Role, SoftState
+from raftkv.raft.snapshotting import SnapshotWanted
 
 __all__ = [
+    "AddLearner",
     "Append",
     "AppendResp",
     "BootstrapRefused",
     "ConfState",
     "Config",
+    "ConfigChange",
+    "ConfigChangeRefused",
     "DropReason",
     "Entry",
     "EntryId",
@@ -150,6 +182,9 @@ __all__ = [
     "Heartbeat",
     "HeartbeatResp",
     "Index",
+    "Input",
+    "InstallSnapshot",
+    "LeaveJoint",
     "Member",
     "Message",
     "NodeId",
@@ -157,6 +192,7 @@ __all__ = [
     "PreVoteResp",
     "Progress",
     "ProgressState",
+    "PromoteLearner",
     "ProposalDropped",
     "RaftError",
     "RawNode",
@@ -165,8 +201,13 @@ __all__ = [
     "ReadIndexResp",
     "ReadState",
     "Ready",
+    "RefusalReason",
+    "RemoveMember",
+    "ReplaceMember",
     "Rng",
     "Role",
+    "SnapshotBase",
+    "SnapshotWanted",
     "SoftState",
     "Term",
     "TimeoutNow",
@@ -174,5 +215,8 @@ __all__ = [
     "VoteResp",
     "Write",
     "decode_conf_state",
+    "decode_config_change",
     "encode_conf_state",
+    "encode_config_change",
+    "next_conf_state",
 ]

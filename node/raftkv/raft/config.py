@@ -31,6 +31,9 @@ class Config:
     inflight_appends_max: int = 4
     uncommitted_bytes_max: int = 64 << 20  # beyond it proposals are dropped
     apply_bytes_max: int = 4 << 20  # of one Ready.committed_entries
+    # A learner that lacks more entries than these is not promoted: until it has them, a quorum
+    # that counts on it could not commit (thesis 4.2.1).
+    promote_lag_entries_max: int = 1000
     check_invariants: bool = False  # after every call (raftkv.raft.invariants)
 
     def __post_init__(self) -> None:

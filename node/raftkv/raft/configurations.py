@@ -24,8 +24,9 @@ class Configurations:
 
     __slots__ = ("_history",)
 
-    def __init__(self, base: Index, conf: ConfState) -> None:
-        self._history: list[tuple[Index, ConfState]] = [(base, conf)]
+    def __init__(self, index: Index, conf: ConfState) -> None:
+        """``conf`` is in force at the log's base, ``index`` that of the entry that held it."""
+        self._history: list[tuple[Index, ConfState]] = [(index, conf)]
 
     @property
     def latest(self) -> ConfState:
@@ -34,8 +35,18 @@ class Configurations:
 
     @property
     def latest_index(self) -> Index:
-        """The index of the entry that holds it; the log's base if it came from there."""
+        """The index of the entry that holds it, in the log or compacted."""
         return self._history[-1][0]
+
+    def at(self, index: Index) -> tuple[Index, ConfState]:
+        """The configuration in force at ``index``, not below the base, and its entry's index."""
+        return next(
+            (known for known in reversed(self._history) if known[0] <= index), self._history[0]
+        )
+
+    def up_to(self, index: Index) -> list[ConfState]:
+        """Those in force at or before ``index``, as far as the log remembers, oldest first."""
+        return [conf for known, conf in self._history if known <= index]
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Take note of the configurations among newly appended entries."""

@@ -18,7 +18,8 @@ from raftkv.raft.messages import (
     Heartbeat,
     HeartbeatResp,
     Index,
-    Message,
+    Input,
+    InstallSnapshot,
     NodeId,
     PreVote,
     PreVoteResp,
@@ -77,6 +78,8 @@ def describe_conf_state(conf: ConfState) -> str:
             ("outgoing", conf.voters_outgoing),
             ("learners", conf.learners),
             ("learners_next", conf.learners_next),
+            ("auto_promote", conf.auto_promote),
+            ("removed", conf.removed),
         )
         if ids
     ]
@@ -98,6 +101,8 @@ def describe_soft_state(state: SoftState) -> str:
 def describe_write(write: Write) -> str:
     """What goes to disk, and how many messages wait for it."""
     parts = [f"write {write.number}"]
+    if write.snapshot is not None:
+        parts.append(f"snapshot {describe_entry_id(write.snapshot.last)}")
     if write.hard_state is not None:
         parts.append(describe_hard_state(write.hard_state))
     if write.entries:
@@ -105,13 +110,13 @@ def describe_write(write: Write) -> str:
     return " ".join(parts)
 
 
-def describe_message(message: Message) -> str:
+def describe_message(message: Input) -> str:
     """``n1@1 -> n2 Append base=1@1 [2@1] commit=1``."""
     ends = f"{describe_id(message.sender)}@{message.term} -> {describe_id(message.receiver)}"
     return f"{ends} {type(message).__name__}{_details(message)}"
 
 
-def _details(message: Message) -> str:
+def _details(message: Input) -> str:
     match message:
         case Append():
             base = describe_position(message.prev_index, message.prev_term)
@@ -134,6 +139,8 @@ def _details(message: Message) -> str:
             return " granted" if message.granted else " refused"
         case TimeoutNow():
             return ""
+        case InstallSnapshot():
+            return f" last={describe_entry_id(message.last)} config={message.config_index}"
         case ReadIndex():
             return f" context={message.context}"
         case ReadIndexResp():

@@ -17,7 +17,16 @@ Source: paper fig. 2 ("updated on stable storage before responding"), thesis 3.8
 from dataclasses import dataclass, field
 
 from raftkv.raft.log import RaftLog
-from raftkv.raft.messages import AppendResp, Entry, HardState, Index, Message, NodeId, Term
+from raftkv.raft.messages import (
+    AppendResp,
+    Entry,
+    HardState,
+    Index,
+    Message,
+    NodeId,
+    SnapshotBase,
+    Term,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +36,17 @@ class Write:
     The host writes ``hard_state`` (if not None) and ``entries`` in one atomic unit; an entry at
     an index that is on disk already replaces that entry and everything after it. When all of it
     is durable, the host calls ``RawNode.persisted(number)`` and sends ``messages``.
+
+    ``snapshot`` (if not None) comes first: all of the log before this write is void, and the log
+    goes on after ``snapshot.last`` with ``entries``. The write is done when the state machine is
+    that of the snapshot, too. A crash between the snapshot and the rest is harmless.
     """
 
     number: int
     hard_state: HardState | None
     entries: tuple[Entry, ...]
     messages: list[Message]
+    snapshot: SnapshotBase | None = None
 
 
 @dataclass(slots=True)
@@ -103,11 +117,13 @@ class DurabilityQueue:
         assert self._in_flight is None
         self._number += 1
         changed = hard_state != self._handed_out
+        snapshot, entries = log.begin_write()
         write = Write(
             self._number,
             hard_state if changed else None,
-            log.begin_write(),
+            entries,
             [message for _, message in self._waiting],
+            snapshot,
         )
         self._waiting.clear()
         self._handed_out = hard_state

@@ -55,7 +55,9 @@ def observe(raft: "Raft") -> Observation:
 def check_basic(raft: "Raft") -> None:
     """Check one state. Costs a walk over the peers, not over the log."""
     log, role = raft.log, raft.role
-    assert log.base.index <= log.applied <= log.applying <= min(log.commit, log.durable)
+    assert log.base.index <= log.applied <= log.applying <= log.commit
+    assert log.applying <= log.durable or log.is_installing
+    assert log.config_index <= log.last_index
     assert max(log.commit, log.durable) <= log.last_index
     assert log.base.term <= log.last_term <= raft.term
     assert log.config_index <= log.last_index
@@ -88,6 +90,8 @@ def _check_leader(raft: "Raft", leader: Leader) -> None:
         assert progress.confirmed_round <= leader.reads.number
         assert len(progress.inflights) <= raft.config.inflight_appends_max
         assert progress.state is ProgressState.REPLICATE or len(progress.inflights) == 0
+        assert (progress.leaves_at is None) is (peer in log.conf_state.ids)
+    assert set(log.conf_state.ids) <= set(leader.progress), "a member is not served"
 
 
 def check_delta(before: Observation, now: Observation) -> None:

@@ -10,9 +10,11 @@ asserts that the call is legal. It does no I/O: the host is handed what must be 
                                  durable: anywhere from applying to last
 
 Invariants:
-  1. base.index <= applied <= applying <= min(commit, durable) and max(commit, durable) <= last
+  1. base.index <= applied <= applying <= min(commit, durable) and max(commit, durable) <= last;
+     but while an installed snapshot is not on disk (`is_installing`) ``durable`` is 0
   2. entry ``i`` is ``_entries[i - base.index - 1]``; terms never descend
-  3. an entry at or below ``commit`` is never removed but by `compact`
+  3. an entry at or below ``commit`` is never removed but by `compact`, or by `install`, whose
+     snapshot holds it in applied form
   4. ``durable`` covers only entries that are on disk as they are here. A write in flight stops
      counting for every entry that is truncated meanwhile, also if an equal one is appended
      again: the completion is for what was written, not for the name (reference/faults.md 2,
@@ -23,10 +25,14 @@ Invariants:
 from collections.abc import Sequence
 
 from raftkv.raft.configurations import Configurations
-from raftkv.raft.messages import ConfState, Entry, EntryId, Index, Term
+from raftkv.raft.messages import ConfState, Entry, EntryId, Index, SnapshotBase, Term
 
 # What an entry costs in a message beside its data: a bound for the limits, not an exact count.
 ENTRY_OVERHEAD_BYTES = 24
+
+
+def _data_bytes(entries: Sequence[Entry]) -> int:
+    return sum(len(entry.data) for entry in entries)
 
 
 class RaftLog:
@@ -35,26 +41,32 @@ class RaftLog:
     __slots__ = (
         "_configurations",
         "_entries",
+        "_uninstalled",
         "_writing",
         "applied",
         "applying",
         "base",
         "commit",
+        "data_bytes",
         "durable",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - a log is what recovery found
         self,
         base: EntryId,
         base_conf: ConfState,
         entries: Sequence[Entry],
         commit: Index,
         applied: Index,
+        base_config_index: Index | None = None,
     ) -> None:
         """A log as recovery found it: all ``entries`` are durable and follow ``base``."""
+        config_index = base.index if base_config_index is None else base_config_index
+        assert 0 <= config_index <= base.index, "the configuration is younger than the log's base"
         self.base = base
         self._entries: list[Entry] = list(entries)
-        self._configurations = Configurations(base.index, base_conf)
+        self.data_bytes = _data_bytes(entries)  # of all entries in memory
+        self._configurations = Configurations(config_index, base_conf)
         self._configurations.append(entries)
         self.durable: Index = self.last_index  # on disk up to here
         self.commit: Index = max(commit, applied, base.index)  # highest known committed
@@ -62,6 +74,8 @@ class RaftLog:
         self.applying: Index = applied  # handed to the host, maybe not applied yet
         # The last index that the write in flight makes durable; None when there is none.
         self._writing: Index | None = None
+        # A snapshot that replaced the log and that no write has carried yet.
+        self._uninstalled: SnapshotBase | None = None
         assert all(
             entry.index == index for index, entry in enumerate(self._entries, base.index + 1)
         ), "the recovered entries have a gap"
@@ -99,6 +113,20 @@ class RaftLog:
     def config_index(self) -> Index:
         """Where the configuration in force came from."""
         return self._configurations.latest_index
+
+    def conf_at(self, index: Index) -> tuple[Index, ConfState]:
+        """The index of the entry and the configuration that were in force at ``index``."""
+        assert self.base.index <= index <= self.last_index
+        return self._configurations.at(index)
+
+    def configurations_to(self, index: Index) -> list[ConfState]:
+        """The configurations at or before ``index`` that the log remembers, oldest first."""
+        return self._configurations.up_to(index)
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether a snapshot that replaced the log is not on disk yet."""
+        return self.durable < self.base.index
 
     @property
     def is_empty(self) -> bool:
@@ -163,12 +191,15 @@ class RaftLog:
         """Add entries that follow the last one."""
         assert not entries or entries[0].index == self.last_index + 1
         self._entries.extend(entries)
+        self.data_bytes += _data_bytes(entries)
         self._configurations.append(entries)
 
     def truncate(self, first: Index) -> None:
         """Remove the entries from ``first`` on: they conflict with the leader's (paper 5.3)."""
         assert first > self.commit, "a committed entry would be truncated"
-        del self._entries[first - self.base.index - 1 :]
+        offset = first - self.base.index - 1
+        self.data_bytes -= _data_bytes(self._entries[offset:])
+        del self._entries[offset:]
         self._configurations.truncate(first)
         self.durable = min(self.durable, first - 1)
         if self._writing is not None:
@@ -179,9 +210,30 @@ class RaftLog:
         assert self.base.index <= index <= min(self.applied, self.durable)
         term = self.term_of(index)
         assert term is not None
-        del self._entries[: index - self.base.index]
+        offset = index - self.base.index
+        self.data_bytes -= _data_bytes(self._entries[:offset])
+        del self._entries[:offset]
         self.base = EntryId(term, index)
         self._configurations.compact(index)
+
+    def install(self, snapshot: SnapshotBase) -> None:
+        """Begin after ``snapshot`` instead: it holds more than is committed here (paper 7).
+
+        Nothing of the new log is durable until the next write is done, nor is what the write in
+        flight makes durable any part of it.
+        """
+        last = snapshot.last
+        assert last.index > self.commit, "a snapshot never takes back what is committed"
+        assert self.term_of(last.index) != last.term, "a prefix of the log needs no install"
+        self.base = last
+        self._entries.clear()
+        self.data_bytes = 0
+        self._configurations = Configurations(snapshot.config_index, snapshot.conf)
+        self.commit = self.applied = self.applying = last.index
+        self.durable = 0
+        if self._writing is not None:
+            self._writing = 0
+        self._uninstalled = snapshot
 
     # ---- durability -------------------------------------------------------------------------
 
@@ -190,11 +242,16 @@ class RaftLog:
         """Whether there are entries that no write covers."""
         return self.last_index > self.durable
 
-    def begin_write(self) -> tuple[Entry, ...]:
-        """The entries that are not durable. No other write may be in flight."""
+    def begin_write(self) -> tuple[SnapshotBase | None, tuple[Entry, ...]]:
+        """What is not durable: a snapshot that replaces the log, and the entries after it.
+
+        No other write may be in flight.
+        """
         assert self._writing is None
         self._writing = self.last_index
-        return self.entries(self.durable + 1, self.last_index + 1)
+        snapshot, self._uninstalled = self._uninstalled, None
+        first = max(self.durable + 1, self.first_index)
+        return snapshot, self.entries(first, self.last_index + 1)
 
     def write_done(self) -> None:
         """The write in flight is durable: so is what it wrote, as far as it is still here."""
@@ -225,5 +282,7 @@ class RaftLog:
 
     def applied_to(self, index: Index) -> None:
         """The host applied the entries up to ``index``."""
+        if index < self.base.index:
+            return  # it was handed out before a snapshot replaced the log
         assert self.applied <= index <= self.applying, "applied what was not handed out"
         self.applied = index

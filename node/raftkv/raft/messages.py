@@ -76,6 +76,33 @@ class ConfState(msgspec.Struct, frozen=True, array_like=True):
     # Messages of a session that is over are dropped (a node removed and added again must not
     # be believed for what it acknowledged before: reference/faults.md 2, rule 3).
     sessions: tuple[tuple[NodeId, Index], ...] = ()
+    # Learners that the caller is to promote as soon as they have caught up.
+    auto_promote: tuple[NodeId, ...] = ()
+    # The ids that left last, oldest first: an id is never used twice (reference/faults.md 2,
+    # rule 4). Bounded; ids are random, so one beyond the bound does not come back by chance.
+    removed: tuple[NodeId, ...] = ()
+
+    @property
+    def ids(self) -> tuple[NodeId, ...]:
+        """Every member, ascending."""
+        return tuple(sorted({*self.voters, *self.voters_outgoing, *self.learners}))
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether two sets of voters must agree."""
+        return bool(self.voters_outgoing)
+
+    def has_voter(self, node_id: NodeId) -> bool:
+        """Whether ``node_id`` votes, in either half."""
+        return node_id in self.voters or node_id in self.voters_outgoing
+
+
+class SnapshotBase(msgspec.Struct, frozen=True, array_like=True):
+    """Where a snapshot stands: it replaces the log up to ``last``."""
+
+    last: EntryId  # the last entry that went into it
+    config_index: Index  # of the entry that holds ``conf``, at or below ``last``
+    conf: ConfState  # in force at ``last``
 
 
 _conf_state_encoder = msgspec.msgpack.Encoder()
@@ -197,6 +224,21 @@ class ReadIndexResp(_Message, frozen=True, tag=11):
     index: Index | None
 
 
+class InstallSnapshot(_Message, frozen=True, tag=12):
+    """'Your log begins after ``last`` now' (paper 7). It carries no data.
+
+    Not a message of the wire: the state travels as a file of the hosts. The receiver's host steps
+    this, with the leader's id and term from the stream, once the file is verified and durable.
+    Answered by AppendResp.
+    """
+
+    session: Index
+    last: EntryId
+    config_index: Index
+    conf: ConfState
+
+
+# What peers send each other.
 Message = (
     PreVote
     | PreVoteResp
@@ -210,3 +252,6 @@ Message = (
     | ReadIndex
     | ReadIndexResp
 )
+
+# What a core is given: messages of peers, and what a host says in a leader's name.
+Input = Message | InstallSnapshot

@@ -5,11 +5,13 @@ Owned by `raftkv.raft.roles.Leader`, one for each member of the configuration, i
 
     PROBE      where the logs part is not known: one Append, then wait for its answer
     REPLICATE  the logs agree up to ``match``: a window of Appends is kept in flight
+    SNAPSHOT   the peer needs entries that the log dropped: the hosts transfer a file, no Appends
 
-In both states a peer that owes an answer for a heartbeat interval is sent an empty Append. Its
-answer tells what was lost: a peer that has all that was sent accepts, any other rejects.
+In the first two states a peer that owes an answer for a heartbeat interval is sent an empty
+Append. Its answer tells what was lost: a peer that has all that was sent accepts, any other
+rejects.
 
-Invariants: 0 <= match < next; in PROBE nothing is in the window.
+Invariants: 0 <= match < next; only in REPLICATE something is in the window.
 Source: thesis 10.2.2 (pipelining); the names are etcd's.
 """
 
@@ -25,6 +27,7 @@ class ProgressState(StrEnum):
 
     PROBE = "probe"
     REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
 
 
 class Inflights:
@@ -74,6 +77,13 @@ class Progress:
     commit_sent: Index = 0  # the highest commit index an Append told the peer
     confirmed_round: int = 0  # the highest heartbeat round the peer echoed
     silent_ticks: int = 0  # since the peer's last message of this term, or since the election
+    has_spoken: bool = False  # in this term and session
+    # The index of the entry that removed the peer, which is served only to learn of it.
+    leaves_at: Index | None = None
+    leaving_ticks: int = 0  # since that entry was committed
+    # SNAPSHOT: the last index of the one that the peer's host has, and the ticks since.
+    snapshot_index: Index | None = None
+    snapshot_ticks: int = 0
     _is_probe_sent: bool = field(default=False, init=False)  # PROBE: an Append is on its way
     _is_nudge_due: bool = field(default=False, init=False)  # an empty Append is to be sent
     _match_at_beat: Index = field(default=0, init=False)  # ``match`` at the last heartbeat
@@ -81,9 +91,22 @@ class Progress:
     @property
     def may_send_entries(self) -> bool:
         """Whether an Append with entries from ``next`` on may leave now."""
-        if self.state is ProgressState.PROBE:
-            return not self._is_probe_sent
-        return not self.inflights.is_full
+        match self.state:
+            case ProgressState.PROBE:
+                return not self._is_probe_sent
+            case ProgressState.REPLICATE:
+                return not self.inflights.is_full
+            case ProgressState.SNAPSHOT:
+                return False
+
+    def is_heard(self, ticks_max: int) -> bool:
+        """Whether the peer spoke within the last ``ticks_max`` ticks."""
+        return self.has_spoken and self.silent_ticks < ticks_max
+
+    def heard(self) -> None:
+        """The peer spoke."""
+        self.has_spoken = True
+        self.silent_ticks = 0
 
     @property
     def is_nudge_due(self) -> bool:
@@ -100,11 +123,14 @@ class Progress:
             self.inflights.add(last)
             self.next = last + 1
 
-    def accepted(self, match: Index) -> bool:
-        """The peer holds the log up to ``match``. Returns whether that is news.
+    def accepted(self, match: Index, base: Index = 0) -> bool:
+        """The peer holds the log up to ``match``; ``base`` is the last entry that this one dropped.
 
-        Also an old answer is true: within a term a follower of this leader only appends.
+        Returns whether that is news. Also an old answer is true: within a term a follower of
+        this leader only appends.
         """
+        if self.state is ProgressState.SNAPSHOT:
+            return self._accepted_in_snapshot(match, base)
         if match < self.match or (match == self.match and self.state is ProgressState.REPLICATE):
             return False
         self.match = match
@@ -117,11 +143,27 @@ class Progress:
             self.inflights.free_to(match)
         return True
 
+    def _accepted_in_snapshot(self, match: Index, base: Index) -> bool:
+        is_news = match > self.match
+        self.match = max(self.match, match)
+        has_arrived = self.snapshot_index is not None and match >= self.snapshot_index
+        if self.match >= base:
+            self.become_probe(self.match + 1)
+            self.state = ProgressState.REPLICATE
+        elif has_arrived:
+            # Too old by now: the log was compacted beyond it. PROBE will ask for another.
+            self.become_probe(self.match + 1)
+        else:
+            return is_news
+        return True
+
     def rejected(self, rejected: Index, hint: Index) -> bool:
         """The peer lacks ``rejected``, and may agree up to ``hint``. Returns whether to act.
 
         False for an answer that later ones have overtaken.
         """
+        if self.state is ProgressState.SNAPSHOT:
+            return False
         if self.state is ProgressState.REPLICATE:
             if rejected <= self.match:
                 return False
@@ -140,12 +182,44 @@ class Progress:
         self.inflights.clear()
         self._is_probe_sent = False
         self._is_nudge_due = False
+        self.snapshot_index = None
+
+    def become_snapshot(self) -> None:
+        """The next entry is not in the log any more: wait for the hosts to transfer a snapshot."""
+        assert self.state is ProgressState.PROBE
+        self.state = ProgressState.SNAPSHOT
+        self.inflights.clear()
+        self._is_probe_sent = False
+        self._is_nudge_due = False
+        self.snapshot_index = None
+
+    def snapshot_sent(self, index: Index) -> None:
+        """The peer's host has a snapshot up to ``index``; its core is to answer."""
+        if self.state is ProgressState.SNAPSHOT:
+            self.snapshot_index = index
+            self.snapshot_ticks = 0
+
+    def snapshot_failed(self) -> None:
+        """Nothing arrived. Another attempt begins a heartbeat interval later, not at once."""
+        if self.state is ProgressState.SNAPSHOT:
+            self.become_probe(self.match + 1)
+            self._is_probe_sent = True
+
+    def tick_snapshot(self, ticks_max: int) -> bool:
+        """A tick passed. Returns whether the answer is overdue, so that an Append must ask."""
+        if self.state is not ProgressState.SNAPSHOT or self.snapshot_index is None:
+            return False
+        self.snapshot_ticks += 1
+        if self.snapshot_ticks < ticks_max:
+            return False
+        self.become_probe(max(self.snapshot_index, self.match) + 1)
+        return True
 
     def heartbeat_interval_passed(self) -> bool:
         """Returns whether the peer owes an answer since the last call and must be nudged."""
         if self.state is ProgressState.PROBE:
             self._is_nudge_due = self._is_probe_sent
-        else:
+        else:  # in SNAPSHOT nothing is in the window
             self._is_nudge_due = len(self.inflights) > 0 and self.match == self._match_at_beat
         self._match_at_beat = self.match
         return self._is_nudge_due

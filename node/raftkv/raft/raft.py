@@ -8,6 +8,8 @@ functions beside this module, which see the whole state but change it through me
     election       pre-vote and votes
     replication    appends and heartbeats, both ends
     reading        read indexes, both ends
+    membership     changes of the configuration
+    snapshotting   snapshots, both ends
 
 Every message passes one funnel (`step`): is it plausible, what does its term mean, then the
 handler. Every role change goes through a ``become_*`` method.
@@ -17,7 +19,7 @@ Invariants: `raftkv.raft.invariants`. Source: paper fig. 2; the shape is etcd's 
 
 from typing import assert_never
 
-from raftkv.raft import election, reading, replication
+from raftkv.raft import election, membership, reading, replication, snapshotting
 from raftkv.raft.config import Config, Rng
 from raftkv.raft.durability import DurabilityQueue
 from raftkv.raft.errors import BootstrapRefused, DropReason, ProposalDropped
@@ -33,6 +35,9 @@ from raftkv.raft.messages import (
     Heartbeat,
     HeartbeatResp,
     Index,
+    Input,
+    InstallSnapshot,
+    Member,
     Message,
     NodeId,
     PreVote,
@@ -45,10 +50,10 @@ from raftkv.raft.messages import (
     VoteResp,
     encode_conf_state,
 )
-from raftkv.raft.progress import Inflights, Progress
 from raftkv.raft.quorum import Quorum
 from raftkv.raft.read_only import ReadState
 from raftkv.raft.roles import Candidate, Follower, Leader, PreCandidate, RoleState, Transfer
+from raftkv.raft.snapshotting import SnapshotWanted
 from raftkv.raft.validation import is_plausible
 
 # The first entry of every cluster: the configuration it was founded with.
@@ -75,10 +80,15 @@ class Raft:
         self.messages: list[Message] = []  # that may leave at once
         self.read_states: list[ReadState] = []  # answered reads of this host
         self.reads_dropped: list[int] = []  # contexts that will not be answered
+        self.snapshots_wanted: list[SnapshotWanted] = []
+        # Whom this node may have to speak with: the other members, and on a leader those that
+        # are leaving. The same object until it changes.
+        self.contacts: tuple[Member, ...] = ()
         self.dropped_messages = 0  # implausible, misdirected or of an ended session
         self._rng = rng
         self._conf_state = log.conf_state  # that ``quorum`` was made of
         self._restart_election_timer()
+        self.contacts_may_have_changed()
         assert log.last_term <= self.term, "the recovered term is older than the log"
         if self._was_founding():
             self._found()
@@ -169,7 +179,11 @@ class Raft:
 
     def _tick_leader(self, leader: Leader) -> None:
         for peer in leader.peers:
-            leader.progress[peer].silent_ticks += 1
+            progress = leader.progress[peer]
+            progress.silent_ticks += 1
+            if progress.tick_snapshot(self.config.election_ticks):
+                leader.has_news = True
+        membership.tick_leaving(self, leader)
         if not leader.is_founding and not self._hears_quorum(leader):
             # Check-quorum (thesis 6.2): a leader cut off must not keep clients waiting, nor
             # keep those who hear it from electing another.
@@ -179,6 +193,7 @@ class Raft:
             leader.transfer.elapsed_ticks += 1
             if leader.transfer.elapsed_ticks >= self.config.election_ticks:
                 leader.transfer = None
+                membership.leave_joint(self, leader)
         leader.heartbeat_elapsed_ticks += 1
         if leader.heartbeat_elapsed_ticks >= self.config.heartbeat_ticks:
             leader.heartbeat_elapsed_ticks = 0
@@ -201,7 +216,7 @@ class Raft:
 
     # ---- inputs: messages -------------------------------------------------------------------
 
-    def step(self, message: Message) -> None:
+    def step(self, message: Input) -> None:
         """Take a peer's message. Drops what cannot be right, and counts it."""
         if not is_plausible(message, self.id):
             self.dropped_messages += 1
@@ -212,7 +227,7 @@ class Raft:
         if message.term == self.term or self._settle_term(message):
             self._dispatch(message)
 
-    def _dispatch(self, message: Message) -> None:
+    def _dispatch(self, message: Input) -> None:  # noqa: C901 - one case for each kind
         match message:
             case Append():
                 replication.on_append(self, message)
@@ -236,10 +251,12 @@ class Raft:
                 election.on_pre_vote_resp(self, message)
             case TimeoutNow():
                 election.on_timeout_now(self, message)
+            case InstallSnapshot():
+                snapshotting.on_install_snapshot(self, message)
             case _:
                 assert_never(message)
 
-    def _settle_term(self, message: Message) -> bool:
+    def _settle_term(self, message: Input) -> bool:
         """Bring both ends to one term (paper 5.1). Returns whether to handle the message."""
         if message.term < self.term:
             self._answer_outdated(message)
@@ -249,13 +266,13 @@ class Raft:
                 pass  # speaks of a term that nobody has entered yet
             case Vote(transfer=False) if self.hears_leader:
                 return False  # thesis 4.2.3: do not even take over the term
-            case Append() | Heartbeat():
+            case Append() | Heartbeat() | InstallSnapshot():
                 self.become_follower(message.term, message.sender)
             case _:
                 self.become_follower(message.term, None)
         return True
 
-    def _answer_outdated(self, message: Message) -> None:
+    def _answer_outdated(self, message: Input) -> None:
         """Tell a peer that its term is over; without it a node with a higher term stays stuck.
 
         Such a node ignores its leader's lower term, and its pre-votes are ignored by those who
@@ -265,6 +282,8 @@ class Raft:
         match message:
             case Append(session=session, prev_index=prev):
                 self.send(AppendResp(self.id, peer, self.term, session, 0, prev))
+            case InstallSnapshot(session=session, last=last):
+                self.send(AppendResp(self.id, peer, self.term, session, 0, last.index))
             case Heartbeat(session=session, round=number):
                 self.send(HeartbeatResp(self.id, peer, self.term, session, number))
             case PreVote():
@@ -285,12 +304,12 @@ class Raft:
             raise ProposalDropped(DropReason.NOT_LEADER)
         if leader.is_founding:
             raise ProposalDropped(DropReason.FOUNDING)
-        if leader.transfer is not None:
+        if leader.transfer is not None or not self.is_voter:
             raise ProposalDropped(DropReason.TRANSFERRING)
         held = leader.uncommitted_bytes
         if held and held + len(data) > self.config.uncommitted_bytes_max:
             raise ProposalDropped(DropReason.OVERLOADED)
-        return self._append_own(leader, EntryType.NORMAL, data)
+        return self.append_own(leader, EntryType.NORMAL, data)
 
     def bootstrap(self, conf: ConfState) -> None:
         """Found a cluster of ``conf``. Raises `BootstrapRefused`."""
@@ -340,6 +359,7 @@ class Raft:
             self._enter_term(term, vote=None)
         self.role = Follower(leader_id)
         self._restart_election_timer()
+        self.contacts_may_have_changed()
 
     def become_pre_candidate(self) -> None:
         """Ask for pre-votes, in the present term and without binding anybody."""
@@ -362,18 +382,11 @@ class Raft:
         assert self.vote == self.id
         self._leave_role()
         log, conf = self.log, self.log.conf_state
-        sessions = dict(conf.sessions)
-        members = sorted({*self.quorum.voters, *conf.learners})
-        progress = {
-            member: Progress(
-                next=log.first_index if is_founding else log.last_index + 1,
-                inflights=Inflights(self.config.inflight_appends_max),
-                session=sessions.get(member, 0),
-                is_learner=member not in self.quorum.voters,
-            )
-            for member in members
-        }
-        peers = tuple(member for member in members if member != self.id)
+        progress = {member: membership.make_progress(self, conf, member) for member in conf.ids}
+        peers = tuple(member for member in progress if member != self.id)
+        if is_founding:
+            for member in peers:  # they have nothing yet: offer 1@1 at once
+                progress[member].become_probe(log.first_index)
         leader = Leader(progress, peers, is_founding, has_news=True)
         uncommitted = log.entries(log.commit + 1, log.last_index + 1)
         leader.uncommitted_bytes = sum(len(entry.data) for entry in uncommitted)
@@ -381,7 +394,7 @@ class Raft:
         progress[self.id].accepted(log.durable)
         if not is_founding:
             # Commits, with itself, what earlier leaders left (paper 5.4.2 and 8).
-            self._append_own(leader, EntryType.NOOP, b"")
+            self.append_own(leader, EntryType.NOOP, b"")
         return leader
 
     def cast_vote(self, candidate: NodeId) -> None:
@@ -428,18 +441,37 @@ class Raft:
             # because all others have just heard from this leader.
             self.become_follower(self.term, None)
             election.campaign(self, transfer=True)
+        else:
+            membership.leave_joint(self, leader)
 
     def configuration_may_have_changed(self) -> None:
         """The log grew or shrank: take over the configuration now in force."""
-        if self.log.conf_state is not self._conf_state:
-            self._conf_state = self.log.conf_state
-            self.quorum = Quorum.of(self._conf_state)
+        if self.log.conf_state is self._conf_state:
+            return
+        self._conf_state = self.log.conf_state
+        self.quorum = Quorum.of(self._conf_state)
+        if isinstance(self.role, Leader):
+            membership.sync_progress(self, self.role)
+        self.contacts_may_have_changed()
 
-    def _append_own(self, leader: Leader, kind: EntryType, data: bytes) -> EntryId:
+    def contacts_may_have_changed(self) -> None:
+        """The configuration, or who is leaving, is another: list anew whom to speak with."""
+        conf = self._conf_state
+        known = {member.id: member for member in (*self.contacts, *conf.members)}
+        ids = {member.id for member in conf.members}
+        if isinstance(self.role, Leader):
+            ids.update(self.role.peers)
+        contacts = tuple(known[i] for i in sorted(ids) if i in known and i != self.id)
+        if contacts != self.contacts:
+            self.contacts = contacts
+
+    def append_own(self, leader: Leader, kind: EntryType, data: bytes) -> EntryId:
+        """Leaders: append an entry of the present term."""
         entry = Entry(self.term, self.log.last_index + 1, kind, data)
         self.log.append((entry,))
         leader.uncommitted_bytes += len(data)
         leader.has_news = True
+        self.configuration_may_have_changed()
         return entry.id
 
     def _enter_term(self, term: Term, vote: NodeId | None) -> None:
@@ -475,3 +507,8 @@ class Raft:
     def send_when_durable(self, message: Message, index: Index) -> None:
         """Send as soon as also the log up to ``index`` is on disk."""
         self.durability.wait(message, index)
+
+    def accept(self, message: Append | InstallSnapshot, match: Index) -> None:
+        """Answer that the own log is the leader's up to ``match``, once it is so on disk."""
+        answer = AppendResp(self.id, message.sender, self.term, message.session, match)
+        self.send_when_durable(answer, match)

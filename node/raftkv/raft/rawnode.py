@@ -5,14 +5,20 @@ one thread. It has no clock, disk, socket or randomness of its own. The host's l
 
     1. Call inputs in any number and order: `tick`, `step`, `propose`, `read_index`, `persisted`,
        `applied`, ...
+       `InstallSnapshot` is stepped by this node's own host, once the file is durable.
     2. Take `ready()` and
        a. send ``messages``, in any order; losing, doubling or delaying some is harmless;
        b. start the ``write``, if there is one. When it is durable: `persisted(write.number)`,
           and send ``write.messages``. Never before: they promise what the write makes true. If
-          the write fails, the process must end.
+          the write fails, the process must end. A write with a ``snapshot`` replaces log and
+          state machine; what was handed out and is not applied yet is void.
        c. apply ``committed_entries`` in order, then call `applied`;
        d. serve each read of ``read_states`` once everything up to its index is applied; ask
-          again, with a new context, for those in ``reads_dropped``.
+          again, with a new context, for those in ``reads_dropped``;
+       e. send a snapshot to each of ``snapshots_wanted``, and report `snapshot_sent` or
+          `snapshot_failed`;
+       f. propose what `learners_to_promote` lists, on a leader, now and then;
+       g. `compact` the log, when it grows too long.
     3. Repeat when there is a new input; inputs need not wait for the write or for apply.
 
 After a crash the host makes a new RawNode of what its disk holds. Source: the shape is that of
@@ -24,7 +30,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import assert_never
 
-from raftkv.raft import election, reading, replication
+from raftkv.raft import election, membership, reading, replication, snapshotting
+from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.config import Config, Rng
 from raftkv.raft.durability import Write
 from raftkv.raft.invariants import Observation, check_basic, check_delta, observe
@@ -35,14 +42,19 @@ from raftkv.raft.messages import (
     EntryId,
     HardState,
     Index,
+    Input,
+    InstallSnapshot,
+    Member,
     Message,
     NodeId,
+    SnapshotBase,
     Term,
 )
 from raftkv.raft.progress import Progress
 from raftkv.raft.raft import Raft
 from raftkv.raft.read_only import ReadState
 from raftkv.raft.roles import Candidate, Follower, Leader, PreCandidate, Role, SoftState
+from raftkv.raft.snapshotting import SnapshotWanted
 
 __all__ = ["Config", "RawNode", "Ready", "Rng"]
 
@@ -61,6 +73,9 @@ class Ready:
     read_states: list[ReadState] = field(default_factory=list)
     reads_dropped: list[int] = field(default_factory=list)  # contexts never to be answered
     conf_state: ConfState | None = None  # when the configuration in force changed
+    # Whom to stay connected to, when that changed: the other members, and those just removed.
+    contacts: tuple[Member, ...] | None = None
+    snapshots_wanted: list[SnapshotWanted] = field(default_factory=list)  # each said once
 
 
 class RawNode:
@@ -76,6 +91,7 @@ class RawNode:
         entries: Sequence[Entry],
         applied: Index,
         rng: Rng,
+        base_config_index: Index | None = None,
     ) -> None:
         """Start from what the disk holds.
 
@@ -87,12 +103,18 @@ class RawNode:
             entries: The log after ``base``, without gap, all durable.
             applied: How far the state machine is; entries up to it are not handed out again.
             rng: For election timeouts.
+            base_config_index: The index of the entry that held ``base_conf``; None: as ``base``.
         """
-        log = RaftLog(base, base_conf, entries, commit=hard_state.commit, applied=applied)
+        if hard_state.term < base.term:
+            # Killed between the snapshot and the hard state of one write. No vote of that term
+            # was sent, as it was never durable.
+            hard_state = HardState(base.term, None, hard_state.commit)
+        log = RaftLog(base, base_conf, entries, hard_state.commit, applied, base_config_index)
         self._raft = Raft(config, hard_state, log, rng)
         # What the host was told last; a new node is expected to be a follower.
         self._told_soft_state = SoftState(Role.FOLLOWER, None, hard_state.term)
         self._told_conf_state = log.conf_state
+        self._told_contacts: tuple[Member, ...] = self._raft.contacts
         self._observation: Observation | None = None
         self._check()
 
@@ -103,8 +125,11 @@ class RawNode:
         self._raft.tick()
         self._check()
 
-    def step(self, message: Message) -> None:
-        """Take a message from a peer. What cannot be right is dropped and counted."""
+    def step(self, message: Input) -> None:
+        """Take a message from a peer. What cannot be right is dropped and counted.
+
+        An `InstallSnapshot` must only come from this node's own host, never off the wire.
+        """
         self._raft.step(message)
         self._check()
 
@@ -120,6 +145,25 @@ class RawNode:
         entry_id = self._raft.propose(data)
         self._check()
         return entry_id
+
+    def propose_config(self, change: ConfigChange) -> EntryId:
+        """Append the configuration after ``change``, and return the name of its entry.
+
+        It is in force at once, and may still be lost with its entry, as with `propose`.
+
+        Raises:
+            ConfigChangeRefused: Nothing was changed; the reason and a sentence say why.
+        """
+        entry_id = membership.propose(self._raft, change)
+        self._check()
+        return entry_id
+
+    def learners_to_promote(self) -> list[NodeId]:
+        """Learners added with ``promote_when_caught_up`` that `propose_config` would promote now.
+
+        Empty but on a leader. One at a time: the next is listed when the first is committed.
+        """
+        return membership.learners_to_promote(self._raft)
 
     def read_index(self, context: int) -> None:
         """Ask from which index on a read that arrived before this call is linearizable.
@@ -170,6 +214,29 @@ class RawNode:
         self._raft.log.applied_to(index)
         self._check()
 
+    def compact(self, index: Index) -> None:
+        """Drop the entries up to ``index`` from memory, as far as they are applied and durable.
+
+        A peer that needs one of them gets a snapshot instead. While one is on its way to a peer,
+        the host should keep the entries after it, or the peer will need another.
+        """
+        log = self._raft.log
+        log.compact(max(log.base.index, min(index, log.applied, log.durable)))
+        self._check()
+
+    def snapshot_sent(self, peer: NodeId, index: Index) -> None:
+        """``peer``'s host has a snapshot up to ``index``, verified and durable.
+
+        Its core will answer; if nothing comes for an election timeout, it is asked.
+        """
+        snapshotting.sent(self._raft, peer, index)
+        self._check()
+
+    def snapshot_failed(self, peer: NodeId) -> None:
+        """The snapshot for ``peer`` did not arrive. It is wanted again, if it still is needed."""
+        snapshotting.failed(self._raft, peer)
+        self._check()
+
     # ---- outputs ----------------------------------------------------------------------------
 
     def has_ready(self) -> bool:
@@ -184,6 +251,7 @@ class RawNode:
             or raft.durability.can_begin(raft.term, raft.vote, log)
             or raft.durability.can_release(raft.term, raft.vote, log.durable)
             or log.conf_state is not self._told_conf_state
+            or raft.contacts is not self._told_contacts
             or self._soft_state() != self._told_soft_state
             or (
                 isinstance(leader, Leader)
@@ -207,6 +275,7 @@ class RawNode:
             committed_entries=list(log.take_applicable(raft.config.apply_bytes_max)),
         )
         raft.messages, raft.read_states, raft.reads_dropped = [], [], []
+        ready.snapshots_wanted, raft.snapshots_wanted = raft.snapshots_wanted, []
         # What is true on disk already does not wait for the next write.
         ready.messages += durability.release(raft.term, raft.vote, log.durable)
         if durability.can_begin(raft.term, raft.vote, log):
@@ -216,6 +285,8 @@ class RawNode:
             ready.soft_state = self._told_soft_state = soft_state
         if log.conf_state is not self._told_conf_state:
             ready.conf_state = self._told_conf_state = log.conf_state
+        if raft.contacts is not self._told_contacts:
+            ready.contacts = self._told_contacts = raft.contacts
         self._check()
         return ready
 
@@ -313,6 +384,33 @@ class RawNode:
         """The index of the entry that holds ``conf_state``."""
         return self._raft.log.config_index
 
+    def conf_at(self, index: Index) -> tuple[Index, ConfState]:
+        """The configuration in force at ``index`` and the index of the entry that holds it.
+
+        ``index`` is from ``first_index - 1`` to ``last_index``.
+        """
+        return self._raft.log.conf_at(index)
+
+    @property
+    def contacts(self) -> tuple[Member, ...]:
+        """Whom to stay connected to: the other members, and on a leader those just removed."""
+        return self._raft.contacts
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether this node was a member, and a committed configuration says that it left."""
+        return membership.is_removed(self._raft)
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether a snapshot replaced the log and is not durable yet."""
+        return self._raft.log.is_installing
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of entry data in memory."""
+        return self._raft.log.data_bytes
+
     @property
     def is_voter(self) -> bool:
         """Whether ``conf_state`` lists this node as voter, in either half."""
@@ -339,6 +437,21 @@ class RawNode:
     def dropped_messages(self) -> int:
         """How many messages were implausible, misdirected or of an ended session."""
         return self._raft.dropped_messages
+
+    def install_message(self, peer: NodeId, snapshot: SnapshotBase) -> InstallSnapshot | None:
+        """What to tell the core of ``peer`` along with the file; None: not this node's business."""
+        role = self._raft.role
+        if not isinstance(role, Leader) or peer not in role.progress:
+            return None
+        return InstallSnapshot(
+            self.id,
+            peer,
+            self.term,
+            role.progress[peer].session,
+            snapshot.last,
+            snapshot.config_index,
+            snapshot.conf,
+        )
 
     def term_of(self, index: Index) -> Term | None:
         """The term of the entry at ``index``; None if it is compacted or not there (yet)."""

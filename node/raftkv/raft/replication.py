@@ -9,7 +9,7 @@ the leader's own disk write (thesis 10.2.1). How far ahead it sends is `Progress
 
 from typing import TYPE_CHECKING
 
-from raftkv.raft import reading
+from raftkv.raft import membership, reading, snapshotting
 from raftkv.raft.messages import (
     Append,
     AppendResp,
@@ -40,6 +40,7 @@ def flush(raft: "Raft", leader: Leader) -> None:
         leader.has_news = False
         for peer in leader.peers:
             _replicate(raft, peer, leader.progress[peer])
+        membership.step_down_if_removed(raft, leader)
 
 
 def _send_heartbeat(raft: "Raft", leader: Leader, peer: NodeId) -> None:
@@ -51,8 +52,12 @@ def _send_heartbeat(raft: "Raft", leader: Leader, peer: NodeId) -> None:
 
 def _replicate(raft: "Raft", peer: NodeId, progress: Progress) -> None:
     log = raft.log
+    if progress.state is ProgressState.SNAPSHOT:
+        return
     if log.term_of(progress.next - 1) is None:
-        return  # compacted: an Append cannot help this peer
+        # Compacted: an Append cannot help this peer.
+        snapshotting.want(raft, peer, progress)
+        return
     while progress.may_send_entries and (
         progress.state is ProgressState.PROBE or progress.next <= log.last_index
     ):
@@ -91,7 +96,9 @@ def _sender_progress(
     if progress is None or progress.session != answer.session:
         raft.dropped_messages += 1
         return None
-    progress.silent_ticks = 0
+    if not progress.is_heard(raft.config.election_ticks):
+        leader.has_news = True  # a silent peer is not sent a snapshot: it may need one
+    progress.heard()
     return progress
 
 
@@ -109,7 +116,7 @@ def on_append_resp(raft: "Raft", answer: AppendResp) -> None:
             leader.has_news = True
     elif answer.match > log.last_index:
         raft.dropped_messages += 1  # acknowledges what was never sent
-    elif progress.accepted(answer.match):
+    elif progress.accepted(answer.match, log.base.index):
         leader.has_news = True
         raft.advance_commit(leader)
         if raft.role is leader:
@@ -147,7 +154,7 @@ def on_append(raft: "Raft", message: Append) -> None:
     if message.prev_index < log.commit:
         # Late or from a leader that lost the answers: what is committed agrees with every
         # leader's log, so say where to go on, and let nothing old touch the log.
-        _accept(raft, message, log.commit)
+        raft.accept(message, log.commit)
         return
     if log.term_of(message.prev_index) != message.prev_term:
         _reject(raft, message)
@@ -162,12 +169,7 @@ def on_append(raft: "Raft", message: Append) -> None:
     match = message.prev_index + len(message.entries)
     # What follows ``match`` here may be another leader's leftover: not covered by ``commit``.
     raft.commit_to(min(message.commit, match))
-    _accept(raft, message, match)
-
-
-def _accept(raft: "Raft", message: Append, match: int) -> None:
-    answer = AppendResp(raft.id, message.sender, raft.term, message.session, match)
-    raft.send_when_durable(answer, match)
+    raft.accept(message, match)
 
 
 def _reject(raft: "Raft", message: Append) -> None:

@@ -64,7 +64,8 @@ class Transfer:
 class Leader:
     """Replicates its log to all others."""
 
-    progress: dict[NodeId, Progress]  # of every member, also of this node; ascending by id
+    # Of every member, also of this node, and of those that are leaving; ascending by id.
+    progress: dict[NodeId, Progress]
     peers: tuple[NodeId, ...]  # the others, ascending
     # Founding: entry 1@1 is the whole log and not committed yet (see the package docstring).
     is_founding: bool = False

@@ -17,7 +17,8 @@ from raftkv.raft.messages import (
     Heartbeat,
     HeartbeatResp,
     Index,
-    Message,
+    Input,
+    InstallSnapshot,
     NodeId,
     PreVote,
     PreVoteResp,
@@ -34,7 +35,7 @@ from raftkv.raft.messages import (
 NUMBER_MAX = 1 << 62
 
 
-def is_plausible(message: Message, receiver: NodeId) -> bool:
+def is_plausible(message: Input, receiver: NodeId) -> bool:
     """Whether ``message`` is meant for ``receiver`` and does not contradict itself."""
     if message.receiver != receiver or message.sender == receiver:
         return False
@@ -50,6 +51,8 @@ def is_plausible(message: Message, receiver: NodeId) -> bool:
             )
         case Vote() | PreVote():
             return _are_indexes(message.last_index) and 0 <= message.last_term < message.term
+        case InstallSnapshot():
+            return _is_plausible_snapshot(message)
         case Heartbeat():
             return message.term > 0 and _are_indexes(message.commit)
         case ReadIndexResp():
@@ -78,6 +81,16 @@ def _is_plausible_append(message: Append) -> bool:
             return False
         term = entry.term
     return term <= message.term
+
+
+def _is_plausible_snapshot(message: InstallSnapshot) -> bool:
+    last = message.last
+    return (
+        _are_indexes(last.index, last.term)
+        and 0 < last.term <= message.term
+        and 0 < message.config_index <= last.index
+        and bool(message.conf.voters)
+    )
 
 
 def _is_configuration(entry: Entry) -> bool:
