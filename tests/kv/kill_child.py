@@ -7,7 +7,7 @@ entry, and prints the index of each slice once it is committed. Entry ``n`` is `
 import sys
 
 from raftkv.kv.commands import Append, Delete, Put
-from raftkv.kv.lmdb_engine import LmdbEngineFactory
+from raftkv.kv.lmdb_environment import LmdbEngineFactory
 from raftkv.kv.store import Store
 from raftkv.raft.messages import Entry
 from tests.kv.support import entry

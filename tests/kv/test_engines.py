@@ -1,5 +1,6 @@
 """`MemoryEngine` and `LmdbEngine` are one engine to whoever uses them (node design, rule 3)."""
 
+import io
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +20,8 @@ from typing_extensions import override
 
 from raftkv.kv.engine import Engine, EngineError, EngineReader, EngineWriter, Table
 from raftkv.kv.environment import EngineFactory
-from raftkv.kv.lmdb_engine import LmdbEngine, LmdbEngineFactory
+from raftkv.kv.lmdb_engine import LmdbEngine
+from raftkv.kv.lmdb_environment import LmdbEngineFactory
 from raftkv.kv.memory_engine import MemoryEngine, MemoryEngineFactory
 from tests.kv.support import DETERMINISTIC, dump, open_engine
 
@@ -117,6 +119,21 @@ class EnginesMachine(RuleBasedStateMachine):
         for factory, engine in zip(self.factories, self.engines, strict=True):
             factory.close_clean(engine)
         self.reopen_after_kill()
+
+    @rule(operations=st.lists(changes, max_size=8))
+    def install_a_copy_from_before_a_write(self, operations: list[Operation]) -> None:
+        copies = [engine.begin_copy() for engine in self.engines]
+        self.write(operations, True)
+        engines: list[Engine] = []
+        for copy, factory in zip(copies, self.factories, strict=True):
+            file = io.BytesIO()
+            copy.write_to(file)
+            copy.close()
+            install = factory.begin_install()
+            file.seek(0)
+            install.read_from(file, len(file.getvalue()))
+            engines.append(install.finish())
+        self.engines = tuple(engines)
 
     @rule()
     def rebuild(self) -> None:

@@ -1,12 +1,14 @@
 """Which environment may be used again after a restart (node design, rules 8 and 9)."""
 
+import io
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, Final
 
 import msgspec
 import pytest
@@ -24,7 +26,8 @@ from raftkv.kv.environment import (
     decode_state,
     encode_state,
 )
-from raftkv.kv.lmdb_engine import Files, LmdbEngine, LmdbEngineFactory
+from raftkv.kv.lmdb_engine import LmdbEngine
+from raftkv.kv.lmdb_environment import Files, LmdbEngineFactory
 from raftkv.kv.memory_engine import MemoryEngine
 from raftkv.kv.records import FORMAT
 from raftkv.kv.store import Store
@@ -131,6 +134,15 @@ class CrashingFiles(Files):
         path.write_bytes(data[: len(data) // 2])
         self.step()
         super().write(path, data)
+
+    @override
+    def copy_from(self, file: BinaryIO, size: int, target: Path) -> int:
+        self.step()
+        super().copy_from(file, size // 2, target)
+        self.step()
+        target.unlink()
+        file.seek(-(size // 2), io.SEEK_CUR)
+        return super().copy_from(file, size, target)
 
     @override
     def rename(self, source: Path, target: Path) -> None:
@@ -241,6 +253,30 @@ def do_rebuild(factory: LmdbEngineFactory) -> None:
     factory.rebuild()
 
 
+def do_install(factory: LmdbEngineFactory) -> None:
+    """Beside an open engine, as `do_close_clean`; the copy holds what every scene holds."""
+    files = factory._files
+    assert isinstance(files, CrashingFiles)
+    crash_at, files.crash_at = files.crash_at, None
+    factory.open()
+    files.steps, files.crash_at = 0, crash_at
+    copy = copy_of_log()
+    install = factory.begin_install()
+    install.read_from(io.BytesIO(copy), len(copy))
+    install.finish()
+
+
+def copy_of_log() -> bytes:
+    with TemporaryDirectory() as directory:
+        engine = LmdbEngine(directory, map_bytes=1 << 20)
+        Store(engine).apply(LOG)
+        copy, file = engine.begin_copy(), io.BytesIO()
+        copy.write_to(file)
+        copy.close()
+        engine.close()
+    return file.getvalue()
+
+
 def do_close_clean(factory: LmdbEngineFactory) -> None:
     # The crash point counts from the close: the open before it is another test's subject.
     files = factory._files
@@ -255,7 +291,7 @@ PREPARATIONS: Final[dict[str, bool | None]] = {"new": None, "killed": False, "cl
 
 
 @pytest.mark.parametrize("prepared", PREPARATIONS)
-@pytest.mark.parametrize("action", [do_open, do_rebuild, do_close_clean])
+@pytest.mark.parametrize("action", [do_open, do_rebuild, do_install, do_close_clean])
 @pytest.mark.parametrize("end", ["kill", "power", "power, old name"])
 def test_rule_09_a_crash_at_any_step_leaves_the_truth_or_nothing(
     tmp_path: Path,
@@ -280,13 +316,15 @@ def test_rule_09_a_crash_at_any_step_leaves_the_truth_or_nothing(
         factory._close()  # as the end of a process does: nothing is synced
 
         # Nothing is lost by a kill, unless it was to be thrown away.
-        had_data = is_clean is not None and action is not do_rebuild
+        had_data = is_clean is not None and action not in (do_rebuild, do_install)
         if end == "kill":
             assert scene.found() in ((3,) if had_data else (0, 3))
         else:
             # Every step of a clean close comes after its sync. Otherwise only that is durable
             # which was closed clean before, and not opened since.
             was_synced = is_clean is True and not is_complete and scene.inode() == inode
+            # Its open of the engine counts too.
+            was_synced = was_synced and action is not do_install
             scene.lose_power(
                 decoy,
                 is_durable=was_synced or action is do_close_clean,

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.kv.commands import Append, Command, Condition, Delete, Put
-from raftkv.kv.engine import Engine, EngineError, EngineReader, EngineWriter, Pair, Table
+from raftkv.kv.engine import (
+    Engine,
+    EngineCopy,
+    EngineError,
+    EngineReader,
+    EngineWriter,
+    Pair,
+    Table,
+)
 from raftkv.kv.lmdb_engine import LmdbEngine
 from raftkv.kv.memory_engine import MemoryEngine
 from raftkv.kv.outcomes import ConditionFailed, Deleted, Item, Outcome, TooLarge, Written
@@ -163,6 +171,9 @@ class FailingEngine:
 
     def read(self) -> AbstractContextManager[EngineReader]:
         return self.engine.read()
+
+    def begin_copy(self) -> EngineCopy:
+        return self.engine.begin_copy()
 
     def size_bytes(self) -> int:
         return self.engine.size_bytes()

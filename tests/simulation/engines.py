@@ -10,7 +10,7 @@ from typing import Protocol
 from typing_extensions import override
 
 from raftkv.kv.environment import EngineFactory
-from raftkv.kv.lmdb_engine import Files, LmdbEngineFactory
+from raftkv.kv.lmdb_environment import Files, LmdbEngineFactory
 from raftkv.kv.memory_engine import MemoryEngineFactory
 
 

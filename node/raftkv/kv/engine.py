@@ -13,7 +13,7 @@ power loss is discarded (rule 9). Any `EngineError` at apply stops the node (rul
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import IntEnum
-from typing import Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 KEY_BYTES_MAX: Final = 511  # LMDB's limit, which is also the limit of clients' keys
 
@@ -92,6 +92,30 @@ class EngineWriter(EngineReader, Protocol):
         ...
 
 
+class EngineCopy(Protocol):
+    """The state of one moment, for a snapshot: what `Engine.begin_copy` pinned.
+
+    The one exception to the rule that no read transaction outlives a slice (rule 24): until it
+    is closed, no page of that state is reused, so the engine grows by what is written meanwhile.
+    The engine may be closed or replaced in between; the copy still has its state (rule 10).
+    """
+
+    def write_to(self, file: BinaryIO) -> None:
+        """Write the state at the position of ``file``: once, blocking, long, in any thread.
+
+        A file with a descriptor (``fileno``) must be unbuffered: it is written behind its back.
+
+        Raises:
+            OSError: the file cannot be written.
+            EngineError: the state cannot be read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the state go. The caller's duty, in the engine's thread, not during `write_to`."""
+        ...
+
+
 class Engine(Protocol):
     """An open store. After an `EngineError` it may only be closed."""
 
@@ -104,6 +128,10 @@ class Engine(Protocol):
 
     def read(self) -> AbstractContextManager[EngineReader]:
         """A snapshot of the last commit. Must not outlive one slice (rule 24)."""
+        ...
+
+    def begin_copy(self) -> EngineCopy:
+        """Pin the last commit, to be copied while later ones go on. The caller bounds how many."""
         ...
 
     def size_bytes(self) -> int:

@@ -8,15 +8,46 @@ still runs and the volume was not unmounted, the page cache holds all that a kil
 wrote; then, or after a clean close, the environment is good. In any other case it is thrown away
 and rebuilt from snapshot and log, which are the durable truth.
 
-Called by `raftkv.kv.lmdb_engine`, which gathers the facts, and by the node class.
+Called by `raftkv.kv.lmdb_environment`, which gathers the facts, and by the node class.
 """
 
-from typing import Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 import msgspec
 
 from raftkv.kv.engine import Engine
 from raftkv.kv.records import FORMAT
+
+
+class EngineInstall(Protocol):
+    """An engine that is being filled from an `EngineCopy`, beside the open one.
+
+    Ends with `finish` or `abort`, one of which is the caller's duty.
+    """
+
+    def read_from(self, file: BinaryIO, size: int) -> None:
+        """Take in the ``size`` bytes of a copy at the position of ``file``: once, long, any thread.
+
+        Raises:
+            OSError: the file cannot be read, or the data directory not written.
+            EngineError: it is not a copy that this engine can use.
+        """
+        ...
+
+    def finish(self) -> Engine:
+        """Close the open engine and put this one in its place (rules 9 and 10).
+
+        Only after `read_from` returned, in the engine's thread. A process killed in between
+        finds an empty engine, or this one.
+
+        Raises:
+            EngineError: the disk fails. There may be no engine then: the node must stop.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Forget what was read. The open engine was never touched."""
+        ...
 
 
 class EngineFactory(Protocol):
@@ -32,6 +63,10 @@ class EngineFactory(Protocol):
 
     def rebuild(self) -> Engine:
         """An empty engine in place of whatever was there; the caller fills it from the log."""
+        ...
+
+    def begin_install(self) -> EngineInstall:
+        """Begin an engine with the state of a copy, to replace the open one. One at a time."""
         ...
 
     def close_clean(self, engine: Engine) -> None:

@@ -1,48 +1,41 @@
-"""The production engine: LMDB without any sync of its own, and the files around it.
+"""The production engine: LMDB without any sync of its own.
 
-The only module of the state machine that touches files or LMDB (node design, rules 2, 3 and 9).
-Layout of the directory that `LmdbEngineFactory` is given:
-
-    env/          the environment in use: data.mdb, lock.mdb
-    env.new/      one that a rebuild had begun
-    env.state     whether env/ may be trusted: `raftkv.kv.environment`
-
-Why no sync is safe: a killed process leaves its writes in the page cache, where LMDB's order
-(pages first, then the meta page that names them) holds; and what a power loss leaves is not read.
+The only module of the state machine that touches LMDB (node design, rules 2 and 3). The files
+around an environment are the matter of `raftkv.kv.lmdb_environment`.
 
 py-lmdb releases the interpreter lock at every call, so calls are few: `putmulti` per slice
 (rule 26). LMDB must not be used across a fork.
+
+Two things would unmap the memory that a copy in another thread reads: growing the map, and closing
+the environment. Both wait for the copy.
 """
 
-import os
+import io
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import BinaryIO, Final, Self, cast
 
 import lmdb
 
-from raftkv.kv.engine import Engine, EngineError, EngineReader, EngineWriter, Pair, Table
-from raftkv.kv.environment import (
-    Circumstances,
-    EnvironmentState,
-    Rebuild,
-    decide,
-    decode_state,
-    encode_state,
+from raftkv.kv.copies import encode_preamble
+from raftkv.kv.engine import (
+    EngineCopy,
+    EngineError,
+    EngineReader,
+    EngineWriter,
+    Pair,
+    Table,
 )
-from raftkv.kv.records import FORMAT
 
 # Address space, not memory or disk: the file grows as it is used.
 MAP_BYTES_DEFAULT: Final = 64 << 30
 
+NAME: Final = "lmdb"  # of the engine, in the copies that it makes
+_COPIED_BYTES: Final = 1 << 20  # at a time
 _HISTORY: Final = b"hist"
-_DATA_FILE: Final = "data.mdb"
-_NONCE_BYTES: Final = 32  # hexadecimal digits
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class _Transaction:
@@ -157,11 +150,54 @@ class _Writer(_Transaction):
         return self._txn.delete(key, value, self._history)
 
 
+class _Copy:
+    """An `EngineCopy`: a read transaction of its own, copied page by page without the free ones."""
+
+    def __init__(self, engine: "LmdbEngine") -> None:
+        self._engine = engine
+        self._env = engine.env
+        self._txn: lmdb.Transaction | None = engine.env.begin()
+        self._is_writing = False
+
+    def write_to(self, file: BinaryIO) -> None:
+        assert self._txn is not None, "the copy is closed"
+        self._is_writing = True
+        try:
+            file.write(encode_preamble(NAME))
+            try:
+                descriptor = file.fileno()
+            except io.UnsupportedOperation:
+                # A simulated disk: LMDB writes to descriptors only.
+                with tempfile.TemporaryFile(buffering=0) as pages:
+                    self._env.copyfd(pages.fileno(), True, self._txn)
+                    pages.seek(0)
+                    shutil.copyfileobj(pages, file, _COPIED_BYTES)
+            else:
+                self._env.copyfd(descriptor, True, self._txn)
+        except lmdb.Error as error:
+            # LMDB's own numbers are negative, the others are the system's.
+            code = getattr(error, "code", 0)
+            if code > 0:
+                raise OSError(code, f"LMDB: {error}") from error
+            raise EngineError(f"LMDB: {error}") from error
+        finally:
+            self._is_writing = False
+
+    def close(self) -> None:
+        assert not self._is_writing, "closed during write_to"
+        if self._txn is None:
+            return
+        self._txn.abort()
+        self._txn = None
+        self._engine.end_copy(self)
+
+
 class LmdbEngine:
     """An `Engine` in one LMDB environment: the directory ``path``, created if it is missing.
 
-    ``map_bytes`` is the address space to begin with; it doubles when half of it is used, so one
-    transaction may write at most half of it. Nothing may hold a snapshot at that moment.
+    ``map_bytes`` is the address space to begin with; it doubles when half of it is used and no
+    copy is open, so one transaction may write at most half of it. Nothing else may hold a snapshot
+    at that moment.
 
     Raises:
         EngineError: the environment cannot be opened.
@@ -190,11 +226,14 @@ class LmdbEngine:
             raise EngineError(f"LMDB in {path}: {error}") from error
         self._map_bytes: int = self.env.info()["map_size"]
         self._page_bytes: int = self.env.stat()["psize"]
+        self._copies: set[_Copy] = set()  # open ones; they keep the environment open
+        self._is_open = True
 
     def write(self) -> AbstractContextManager[EngineWriter]:
         """See `Engine.write`."""
+        self._check_open()
         try:
-            if self.size_bytes() > self._map_bytes // 2:
+            if self.size_bytes() > self._map_bytes // 2 and not self._copies:
                 self._map_bytes *= 2
                 self.env.set_mapsize(self._map_bytes)
         except lmdb.Error as error:
@@ -203,7 +242,24 @@ class LmdbEngine:
 
     def read(self) -> AbstractContextManager[EngineReader]:
         """See `Engine.read`."""
+        self._check_open()
         return _Transaction(self, is_writer=False)
+
+    def begin_copy(self) -> EngineCopy:
+        """See `Engine.begin_copy`."""
+        self._check_open()
+        try:
+            copy = _Copy(self)
+        except lmdb.Error as error:
+            raise EngineError(f"LMDB: {error}") from error
+        self._copies.add(copy)
+        return copy
+
+    def end_copy(self, copy: EngineCopy) -> None:
+        """Forget ``copy``, which was closed; if the engine was too, the environment ends now."""
+        self._copies = {other for other in self._copies if other is not copy}
+        if not self._copies and not self._is_open:
+            self.env.close()
 
     def size_bytes(self) -> int:
         """Bytes of the data file up to its last page, also those free for reuse."""
@@ -219,204 +275,27 @@ class LmdbEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self.env.close()
+        self._is_open = False
+        if not self._copies:
+            self.env.close()
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise EngineError("the engine is closed")
 
 
-class Files:
-    """Every effect of `LmdbEngineFactory` on the file system; tests crash between any two."""
+def check_copied(path: str, size_bytes: int) -> None:
+    """Whether the environment in ``path``, copied from elsewhere, has all the pages it names.
 
-    def read(self, path: Path) -> bytes | None:
-        """The content of a file; None if it cannot be read, whatever the reason."""
-        try:
-            return path.read_bytes()
-        except OSError:
-            return None
+    LMDB opens one that was cut short, and ends the process when it reads a page that is missing.
 
-    def make_directory(self, path: Path) -> None:
-        """Make ``path`` and its parents, as far as they are missing."""
-        path.mkdir(parents=True, exist_ok=True)
-
-    def write(self, path: Path, data: bytes) -> None:
-        """Write and sync a file; its name is durable after `sync_directory`."""
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def rename(self, source: Path, target: Path) -> None:
-        """Atomic for readers; durable after `sync_directory`."""
-        source.rename(target)
-
-    def remove(self, path: Path) -> None:
-        """Remove a file, if it is there."""
-        path.unlink(missing_ok=True)
-
-    def remove_tree(self, path: Path) -> None:
-        """Remove a directory with all that it holds, if it is there."""
-        if path.exists():
-            shutil.rmtree(path)
-
-    def sync_directory(self, path: Path) -> None:
-        """Make creations, renames and removals in ``path`` durable."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def boot_id(self) -> str:
-        """Names the running kernel; where the system has no name for it, equal to nothing."""
-        try:
-            return _BOOT_ID.read_text().strip()
-        except OSError:
-            return os.urandom(_NONCE_BYTES // 2).hex()
-
-    def mount_nonce(self, path: Path) -> str:
-        """The nonce in the file ``path``, drawn if it is missing.
-
-        The file's owner is checked, since the directory may be shared with other users. One that
-        can be neither trusted nor created yields a nonce that equals no other.
-        """
-        drawn = os.urandom(_NONCE_BYTES // 2).hex()
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        except OSError:
-            return drawn
-        with os.fdopen(descriptor, "r+b") as file:
-            if os.fstat(descriptor).st_uid != os.geteuid():
-                return drawn
-            found = file.read(_NONCE_BYTES + 1)
-            if len(found) == _NONCE_BYTES:
-                return found.decode("ascii", "replace")
-            # New, or its creator was killed before it wrote.
-            file.seek(0)
-            file.truncate()
-            file.write(drawn.encode())
-        return drawn
-
-
-class LmdbEngineFactory:
-    """The `EngineFactory` of production: one environment under ``path`` (module docstring).
-
-    Args:
-        path: a directory on the data volume, made if it is missing.
-        runtime_dir: a directory that is lost no later than the data volume is unmounted (in a pod:
-            an emptyDir); default: the system's directory for temporary files.
-        force_rebuild: the first `open` discards what is there.
-        map_bytes: see `LmdbEngine`.
-        files: how to touch the file system.
+    Raises:
+        EngineError: it does not, or is no environment.
     """
-
-    def __init__(
-        self,
-        path: str,
-        runtime_dir: str | None = None,
-        *,
-        force_rebuild: bool = False,
-        map_bytes: int = MAP_BYTES_DEFAULT,
-        files: Files | None = None,
-    ) -> None:
-        self._path = Path(path)
-        self._environment = self._path / "env"
-        self._new_environment = self._path / "env.new"
-        self._state_file = self._path / "env.state"
-        self._runtime_dir = Path(runtime_dir or tempfile.gettempdir())
-        self._force_rebuild = force_rebuild
-        self._map_bytes = map_bytes
-        self._files = files or Files()
-        self._engine: LmdbEngine | None = None
-        # Why the last `open` or `rebuild` gave an empty engine; None if it gave the old one.
-        self.rebuild_reason: str | None = None
-
-    def open(self) -> LmdbEngine:
-        """See `EngineFactory.open`."""
-        if self._force_rebuild:
-            self._force_rebuild = False
-            return self._rebuild("it was asked for")
-        self._close()
-        try:
-            self._files.make_directory(self._path)
-            verdict = decide(self._recorded_state(), self._circumstances())
-            if isinstance(verdict, Rebuild):
-                return self._rebuild(verdict.reason)
-            # Before the first write: from now on only these circumstances vouch for it.
-            self._record(is_clean=False)
-        except OSError as error:
-            raise EngineError(f"the state machine in {self._path}: {error}") from error
-        try:
-            return self._open_environment(None)
-        except EngineError as error:
-            return self._rebuild(str(error))
-
-    def rebuild(self) -> LmdbEngine:
-        """See `EngineFactory.rebuild`."""
-        return self._rebuild("it contradicts the log")
-
-    def close_clean(self, engine: Engine) -> None:
-        """See `EngineFactory.close_clean`."""
-        assert engine is self._engine, "not the engine of this factory"
-        self._engine.sync()
-        self._close()
-        try:
-            self._files.sync_directory(self._environment)
-            self._record(is_clean=True)
-        except OSError as error:
-            raise EngineError(f"the state machine in {self._path}: {error}") from error
-
-    def _rebuild(self, reason: str) -> LmdbEngine:
-        """New directory, rename, mark. A crash anywhere leaves no env.state: it begins again."""
-        files = self._files
-        self._close()
-        try:
-            files.make_directory(self._path)
-            # First, and durably: a half removed environment must not be called clean.
-            files.remove(self._state_file)
-            files.sync_directory(self._path)
-            files.remove_tree(self._new_environment)
-            files.make_directory(self._new_environment)
-            LmdbEngine(str(self._new_environment), map_bytes=self._map_bytes).close()
-            files.remove_tree(self._environment)
-            files.rename(self._new_environment, self._environment)
-            # Its directory sync makes both renames durable.
-            self._record(is_clean=False)
-        except OSError as error:
-            raise EngineError(f"the state machine in {self._path}: {error}") from error
-        return self._open_environment(reason)
-
-    def _open_environment(self, rebuild_reason: str | None) -> LmdbEngine:
-        self._engine = LmdbEngine(str(self._environment), map_bytes=self._map_bytes)
-        self.rebuild_reason = rebuild_reason
-        return self._engine
-
-    def _close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
-
-    def _recorded_state(self) -> EnvironmentState | None:
-        data = self._files.read(self._state_file)
-        return None if data is None else decode_state(data)
-
-    def _circumstances(self) -> Circumstances | None:
-        try:
-            data_file = (self._environment / _DATA_FILE).stat()
-        except FileNotFoundError:
-            return None
-        directory = self._path.stat()
-        nonce_file = f"raftkv-mount-{directory.st_dev:x}-{directory.st_ino:x}"
-        return Circumstances(
-            boot_id=self._files.boot_id(),
-            device=data_file.st_dev,
-            inode=data_file.st_ino,
-            mount_nonce=self._files.mount_nonce(self._runtime_dir / nonce_file),
-        )
-
-    def _record(self, *, is_clean: bool) -> None:
-        """Replace env.state durably."""
-        circumstances = self._circumstances()
-        assert circumstances is not None, "there is an environment"
-        state = EnvironmentState(FORMAT, is_clean, circumstances)
-        written = self._state_file.with_suffix(".state.new")
-        self._files.write(written, encode_state(state))
-        self._files.rename(written, self._state_file)
-        self._files.sync_directory(self._path)
+    try:
+        with lmdb.open(path, readonly=True, lock=False, create=False) as env:
+            named_bytes: int = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    except lmdb.Error as error:
+        raise EngineError(f"LMDB in {path}: {error}") from error
+    if named_bytes != size_bytes:
+        raise EngineError(f"LMDB in {path}: {size_bytes} bytes, not {named_bytes}: cut short")

@@ -10,19 +10,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import groupby
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import BinaryIO, Final, Self, TypeVar
 
+import msgspec
 from sortedcontainers import SortedDict
 
+from raftkv.kv.copies import encode_preamble, read_preamble
 from raftkv.kv.engine import (
     KEY_BYTES_MAX,
     Engine,
+    EngineCopy,
     EngineError,
     EngineReader,
     EngineWriter,
     Pair,
     Table,
 )
+
+_NAME: Final = "memory"  # in copies
 
 
 class Tables:
@@ -32,6 +37,27 @@ class Tables:
         self.tables: tuple[SortedDict[bytes, bytes], ...] = tuple(SortedDict() for _ in Table)
         # The history as one more sorted table: key and value -> value.
         self.history: SortedDict[Pair, bytes] = SortedDict()
+
+    def encode(self) -> bytes:
+        """All that is committed: the same bytes for the same content."""
+        named = {table.name: list(self.tables[table].items()) for table in Table}
+        return msgspec.msgpack.encode((named, list(self.history)))
+
+    @staticmethod
+    def decode(data: bytes) -> "Tables":
+        """Inverse of `encode`. Raises `EngineError` for anything else."""
+        try:
+            named, history = _COPY_DECODER.decode(data)
+        except msgspec.DecodeError as error:
+            raise EngineError(f"not a copy of this engine: {error}") from error
+        tables = Tables()
+        for table in Table:
+            tables.tables[table].update(named.get(table.name, ()))
+        tables.history.update((pair, pair[1]) for pair in history)
+        return tables
+
+
+_COPY_DECODER: Final = msgspec.msgpack.Decoder(tuple[dict[str, list[Pair]], list[Pair]])
 
 
 # What a table is sorted by.
@@ -175,6 +201,20 @@ class _Writer(_View):
         return existed
 
 
+class _Copy:
+    """An `EngineCopy`, made at once."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data: bytes | None = encode_preamble(_NAME) + data
+
+    def write_to(self, file: BinaryIO) -> None:
+        assert self._data is not None, "the copy is closed"
+        file.write(self._data)
+
+    def close(self) -> None:
+        self._data = None
+
+
 class MemoryEngine:
     """An `Engine` whose storage ends with the object, unless a factory keeps its tables."""
 
@@ -196,6 +236,11 @@ class MemoryEngine:
     def read(self) -> AbstractContextManager[EngineReader]:
         """See `Engine.read`; a commit while a snapshot is open is a bug and asserted."""
         return _Reader(self)
+
+    def begin_copy(self) -> EngineCopy:
+        """See `Engine.begin_copy`."""
+        self.check_open()
+        return _Copy(self.tables.encode())
 
     def size_bytes(self) -> int:
         """Bytes of all keys and values, counted afresh: for tests and slow status calls."""
@@ -232,6 +277,15 @@ class MemoryEngineFactory:
         self._tables = Tables()
         return self.open()
 
+    def begin_install(self) -> "MemoryEngineInstall":
+        """See `EngineFactory.begin_install`."""
+        return MemoryEngineInstall(self)
+
+    def install(self, tables: Tables) -> MemoryEngine:
+        """The work of `EngineInstall.finish`."""
+        self._tables = tables
+        return self.open()
+
     def close_clean(self, engine: Engine) -> None:
         """See `EngineFactory.close_clean`."""
         assert engine is self._engine, "not the engine of this factory"
@@ -244,3 +298,29 @@ class MemoryEngineFactory:
             self._engine.close()
         if not self._is_clean:
             self._tables = Tables()
+
+
+class MemoryEngineInstall:
+    """The `EngineInstall` of a `MemoryEngineFactory`."""
+
+    def __init__(self, factory: MemoryEngineFactory) -> None:
+        self._factory = factory
+        self._tables: Tables | None = None
+
+    def read_from(self, file: BinaryIO, size: int) -> None:
+        """See `EngineInstall.read_from`."""
+        assert self._tables is None, "read_from is called once"
+        left = read_preamble(file, size, _NAME)
+        data = file.read(left)
+        if len(data) < left:
+            raise EngineError(f"a copy that ends {left - len(data)} bytes early")
+        self._tables = Tables.decode(data)
+
+    def finish(self) -> MemoryEngine:
+        """See `EngineInstall.finish`."""
+        assert self._tables is not None, "nothing was installed"
+        return self._factory.install(self._tables)
+
+    def abort(self) -> None:
+        """See `EngineInstall.abort`."""
+        self._tables = None

@@ -22,7 +22,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Final
 
-from raftkv.kv.lmdb_engine import LmdbEngineFactory
+from raftkv.kv.lmdb_environment import LmdbEngineFactory
 from raftkv.node.events import RoleChanged
 from raftkv.node.node import Node
 from raftkv.raft.messages import NodeId

@@ -6,9 +6,10 @@ A wrapper around the engine factory, because neither the node class nor the stor
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import BinaryIO
 
-from raftkv.kv.engine import Engine, EngineReader, EngineWriter
-from raftkv.kv.environment import EngineFactory
+from raftkv.kv.engine import Engine, EngineCopy, EngineReader, EngineWriter
+from raftkv.kv.environment import EngineFactory, EngineInstall
 
 
 class TimedEngine:
@@ -18,6 +19,7 @@ class TimedEngine:
         self.engine = engine
         self._observe = observe
         self.read: Callable[[], AbstractContextManager[EngineReader]] = engine.read
+        self.begin_copy: Callable[[], EngineCopy] = engine.begin_copy
         self.size_bytes: Callable[[], int] = engine.size_bytes
         self.close: Callable[[], None] = engine.close
 
@@ -45,7 +47,25 @@ class TimedEngineFactory:
         """See `EngineFactory.rebuild`."""
         return TimedEngine(self._factory.rebuild(), self._observe)
 
+    def begin_install(self) -> EngineInstall:
+        """See `EngineFactory.begin_install`."""
+        return _TimedInstall(self._factory.begin_install(), self._observe)
+
     def close_clean(self, engine: Engine) -> None:
         """See `EngineFactory.close_clean`."""
         assert isinstance(engine, TimedEngine), "not an engine of this factory"
         self._factory.close_clean(engine.engine)
+
+
+class _TimedInstall:
+    """An `EngineInstall` whose engine is timed."""
+
+    def __init__(self, install: EngineInstall, observe: Callable[[float], None]) -> None:
+        self._install = install
+        self._observe = observe
+        self.read_from: Callable[[BinaryIO, int], None] = install.read_from
+        self.abort: Callable[[], None] = install.abort
+
+    def finish(self) -> Engine:
+        """See `EngineInstall.finish`."""
+        return TimedEngine(self._install.finish(), self._observe)
