@@ -103,7 +103,7 @@ def open_storage(rng: Rng, *, segment_bytes: int) -> DiskTask[Recovered]:
     yield from write_identity(identity)
     if SNAPSHOTS not in names:
         yield (Mkdir(SNAPSHOTS), FsyncDir(ROOT))
-    yield from _remove_leftovers(wal_names, snapshot_names, replay.tail.snapshot)
+    yield from _remove(WAL, [name for name, _ in wal_names if name.endswith(TEMPORARY_SUFFIX)])
     if segments:
         active = yield from _make_durable(segments, replay, content)
     else:
@@ -116,6 +116,9 @@ def open_storage(rng: Rng, *, segment_bytes: int) -> DiskTask[Recovered]:
             next_frame_bytes=0,
             tail=replay.tail,
         )
+    # Only now: the record that names another one may not have been durable either.
+    current = None if snapshot is None else snapshot.name
+    yield from _remove(SNAPSHOTS, [name for name, _ in snapshot_names if name != current])
     return Recovered(
         identity=identity,
         hard_state=replay.tail.hard_state,
@@ -374,17 +377,10 @@ class _Replay:
         self.torn_bytes = len(content[self.end :].rstrip(b"\0"))
 
 
-def _remove_leftovers(
-    wal_names: list[tuple[str, int]],
-    snapshot_names: list[tuple[str, int]],
-    ref: SnapshotRef | None,
-) -> DiskTask[None]:
-    """Remove what a crash left half made, and the snapshots that the log does not name (step 9)."""
-    current = None if ref is None else ref.name
-    leftovers = [f"{WAL}/{name}" for name, _ in wal_names if name.endswith(TEMPORARY_SUFFIX)]
-    leftovers += [f"{SNAPSHOTS}/{name}" for name, _ in snapshot_names if name != current]
-    if leftovers:
-        yield tuple(Unlink(path) for path in leftovers)
+def _remove(directory: str, names: list[str]) -> DiskTask[None]:
+    """Remove files that nobody needs any more."""
+    if names:
+        yield tuple(Unlink(f"{directory}/{name}") for name in names)
 
 
 def _make_durable(

@@ -183,9 +183,11 @@ def write_snapshot(
     yield from _require_room(
         HEADER_BYTES + meta.state_bytes + TRAILER_BYTES, keep_free_bytes=keep_free_bytes
     )
-    (handle,) = yield (Open(temporary, create=True),)
-    assert isinstance(handle, int)
+    handle: Handle | None = None
     try:
+        (opened,) = yield (Open(temporary, create=True),)
+        assert isinstance(opened, int)
+        handle = opened
         _, blob_bytes = yield (Truncate(handle, 0), WriteFrom(handle, HEADER_BYTES, source))
         assert isinstance(blob_bytes, int)
         yield (Pwrite(handle, 0, [encode_header(meta, blob_bytes)]),)
@@ -195,7 +197,8 @@ def write_snapshot(
     except DiskError as error:
         if error.errno not in _NO_ROOM and not _source_failed(error):
             raise
-        yield (Close(handle), Unlink(temporary))
+        if handle is not None:
+            yield (Close(handle), Unlink(temporary))
         raise SnapshotRefusedError(f"the snapshot {name} was not made: {error.reason}") from error
     yield (Fdatasync(handle), Close(handle), Rename(temporary, path), FsyncDir(SNAPSHOTS))
     return SnapshotInfo(name, trailer_at + TRAILER_BYTES, digest, meta)
@@ -375,10 +378,10 @@ class SnapshotReceiver:
         if snapshot_name(offer.meta.last) != offer.name or offer.blob_bytes < 0:
             raise SnapshotRefusedError(f"no snapshot can be {offer.name!r:.100} of that size")
         yield from _require_room(offer.size_bytes, keep_free_bytes=self._keep_free_bytes)
-        (handle,) = yield (Open(self._temporary, create=True),)
-        assert isinstance(handle, int)
-        self._handle = handle
         try:
+            (handle,) = yield (Open(self._temporary, create=True),)
+            assert isinstance(handle, int)
+            self._handle = handle
             yield (Truncate(handle, 0), Allocate(handle, offer.size_bytes))
         except DiskError as error:
             yield from self._refuse_if_no_room(error)
