@@ -17,10 +17,12 @@ from raftkv.node.events import (
     PeerMessage,
     PeerUp,
     ReadRequest,
+    ReadResult,
     RequestId,
+    Stale,
     WriteRequest,
 )
-from raftkv.node.requests import Requests
+from raftkv.node.requests import Outlook, Requests
 from raftkv.node.settings import NodeSettings
 from raftkv.raft import NodeId, Role
 
@@ -157,6 +159,28 @@ def test_reads_are_bounded_wherever_they_wait() -> None:
     for number in (1, 2, 3):
         query = Get(b"k")
         node.requests.on_read(ReadRequest(number, query, Consistency.LOCAL, 9, deadline=5.0))
-    node.requests.serve_reads(Store(MemoryEngine()))
+    node.requests.serve_reads(Store(MemoryEngine()), now=0.0)
     assert list(node.answers) == [3]
     assert node.code(3) is FailureCode.OVERLOADED
+
+
+def test_a_local_read_says_how_old_what_it_shows_may_be() -> None:
+    node = Harness()
+    store = Store(MemoryEngine())
+    node.requests.on_read(ReadRequest(1, Get(b"k"), Consistency.LOCAL, 0, deadline=5.0))
+    node.requests.serve_reads(store, now=1.0)
+    assert node.answers == {1: Stale(ReadResult(None, 0), None)}
+    node.requests.reads.confirm(node.requests.reads.begin_round(2.0), index=0)
+    node.requests.on_read(ReadRequest(2, Get(b"k"), Consistency.LOCAL, 0, deadline=5.0))
+    node.requests.serve_reads(store, now=2.25)
+    assert node.answers[2] == Stale(ReadResult(None, 0), 0.25)
+
+
+def test_a_revision_that_is_not_reached_by_the_deadline_is_no_missing_leader() -> None:
+    """The API's 504, not 503: this node lags, or the client names what never was."""
+    node = Harness()
+    node.requests.on_read(ReadRequest(1, Get(b"k"), Consistency.LOCAL, 9, deadline=5.0))
+    node.requests.on_read(ReadRequest(2, Get(b"k"), Consistency.LINEARIZABLE, 0, deadline=5.0))
+    node.requests.expire(6.0, Outlook(has_cluster=True, knows_leader=False))
+    assert node.code(1) is FailureCode.DEADLINE
+    assert node.code(2) is FailureCode.NO_LEADER

@@ -3,6 +3,7 @@
 from raftkv.kv.commands import Put, encode_command
 from raftkv.kv.memory_engine import MemoryEngineFactory
 from raftkv.node.events import (
+    Advanced,
     BootstrapRequest,
     Continue,
     DiskDone,
@@ -161,3 +162,14 @@ def test_rule_26_apply_runs_in_slices_that_give_the_loop_back() -> None:
     assert turns >= 3
     status = alone.node.status(alone.now)
     assert (status.revision, status.keys) == (1000, 1000)
+
+
+def test_the_host_is_told_once_a_turn_how_far_the_store_has_come() -> None:
+    alone = Alone()
+    alone.handle(*[_write(number) for number in range(1, 51)])
+    alone.settle()
+    told = [effect.revision for effect in alone.effects if isinstance(effect, Advanced)]
+    assert told == [50]
+    alone.effects.clear()
+    alone.handle(Tick())
+    assert not any(isinstance(effect, Advanced) for effect in alone.effects)

@@ -27,6 +27,7 @@ from raftkv.kv.store import Store, StoreError
 from raftkv.node import views
 from raftkv.node.disk_tasks import DiskTasks
 from raftkv.node.events import (
+    Advanced,
     Answer,
     Bootstrapped,
     BootstrapRequest,
@@ -130,6 +131,7 @@ class Node:
         self.hand_over = HandOver()
         self.round_trips = RoundTrips()
         self._unapplied: list[Entry] = []  # committed, handed out by the core, not applied yet
+        self._told_revision = 0  # by `Advanced`
         self._write_started_at: float | None = None  # of the WAL write in flight
         self._is_tick_taken = False  # in this turn
         self.leader_seen_at: float | None = None
@@ -224,6 +226,7 @@ class Node:
             rng=self._rng,
         )
         self.core = Core(recovered.identity, recovered.wal, raft, store)
+        self._told_revision = store.revision
         founding = recovered.identity.founding
         if founding is not None and raft.last_index == 0:
             # Killed between the identity and the founding entry: go on with the same list.
@@ -324,13 +327,16 @@ class Node:
     def _turn(self, core: Core) -> None:
         requests = self.requests
         requests.offer_writes(core.raft)
-        requests.offer_reads(core.raft)
+        requests.offer_reads(core.raft, self._now)
         self._carry_out(core, core.raft.ready())
         self._apply_slice(core)
-        requests.serve_reads(core.store)
+        if core.store.revision > self._told_revision:
+            self._told_revision = core.store.revision
+            self._effects.append(Advanced(self._told_revision))
+        requests.serve_reads(core.store, self._now)
         requests.flush_replies()
         # The round that was just confirmed makes room for the next one.
-        requests.offer_reads(core.raft)
+        requests.offer_reads(core.raft, self._now)
         if self._unapplied or core.raft.has_ready():
             self._effects.append(Continue())
 

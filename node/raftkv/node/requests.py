@@ -17,7 +17,6 @@ from raftkv.node import queries
 from raftkv.node.events import (
     Answer,
     CancelRequest,
-    Consistency,
     Failure,
     FailureCode,
     ForwardReplies,
@@ -27,6 +26,7 @@ from raftkv.node.events import (
     PeerUp,
     ReadRequest,
     RequestId,
+    Stale,
     WriteRequest,
 )
 from raftkv.node.reads import Reads
@@ -45,6 +45,9 @@ _LATE_WRITE = Failure(
     FailureCode.UNKNOWN, "the deadline passed while the write was on its way through the log"
 )
 _LATE_READ = Failure(FailureCode.DEADLINE, "the deadline passed before the read could be served")
+_LAGGING = Failure(
+    FailureCode.DEADLINE, "the deadline passed before this node had applied what the read needs"
+)
 _NO_LEADER = Failure(FailureCode.NO_LEADER, "no leader could be asked before the deadline")
 _GARBLED = Failure(FailureCode.UNKNOWN, "the leader's answer cannot be understood by this node")
 _NO_CLUSTER = Failure(FailureCode.UNINITIALISED, "this node belongs to no cluster yet")
@@ -170,11 +173,11 @@ class Requests:
         for write in self.writes.expire_sent(now):
             self._settle(write, _LATE_WRITE)
             write.cancelled = True
-        for request in self.reads.expire(now):
-            is_leaderless = (
-                request.consistency is Consistency.LINEARIZABLE and not outlook.knows_leader
-            )
-            self._answer(request.id, outlook.no_leader if is_leaderless else _LATE_READ)
+        late_read = _LATE_READ if outlook.knows_leader else outlook.no_leader
+        for request in self.reads.expire_unasked(now):
+            self._answer(request.id, late_read)
+        for request in self.reads.expire_lagging(now):
+            self._answer(request.id, _LAGGING)
 
     # ---- once a turn ------------------------------------------------------------------------
 
@@ -198,11 +201,11 @@ class Requests:
             batch = self._take_batch()
             self._send(leader, self.writes.forward(leader, batch, self._incarnation))
 
-    def offer_reads(self, raft: RawNode) -> None:
+    def offer_reads(self, raft: RawNode, now: float) -> None:
         """Ask for a read index on behalf of all reads that wait."""
         if not self.reads.wants_round() or raft.leader_id is None:
             return
-        context = self.reads.begin_round()
+        context = self.reads.begin_round(now)
         try:
             raft.read_index(context)
         except ReadDropped:
@@ -222,12 +225,18 @@ class Requests:
             else:
                 self._reply_book.add(write.origin, encode_outcome(outcome))
 
-    def serve_reads(self, store: Store) -> None:
+    def serve_reads(self, store: Store, now: float) -> None:
         """Answer the reads for which the store is new enough."""
         if not self.is_caught_up and self.reads.barrier_index is not None:
             self.is_caught_up = store.applied_index >= self.reads.barrier_index
         for request in self.reads.take_ready(store.applied_index, store.revision):
             self._answer(request.id, queries.answer(store, request.query))
+        for request in self.reads.take_unconfirmed(store.revision, now):
+            found = queries.answer(store, request.query)
+            if isinstance(found, Failure):
+                self._answer(request.id, found)
+            else:
+                self._answer(request.id, Stale(found, self.reads.age_seconds(now)))
 
     def flush_replies(self) -> None:
         """Send the answers to forwarded writes, one message for each asking process."""

@@ -1,6 +1,6 @@
 """Calls of one key: `/v1/kv/{key}` and `/v1/k/{base64url}`."""
 
-from raftkv.node.events import Failure, Get, ReadResult
+from raftkv.node.events import Failure, Get, ReadResult, Stale
 from raftkv.server.http import requests
 from raftkv.server.http.authorisation import ReadKey, WriteKey, authorise
 from raftkv.server.http.endpoint import Endpoint, Request
@@ -21,6 +21,8 @@ async def read_key(at: Endpoint, request: Request, match: Match, query: str) -> 
     )
     if isinstance(answer, Failure):
         return at.failed(answer)
+    if isinstance(answer, Stale):
+        answer = answer.found
     assert isinstance(answer, ReadResult)
     return at.renderer.read(asked, answer)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator
 
 from raftkv.kv.ranges import Page
-from raftkv.node.events import Consistency, Failure, FailureCode
+from raftkv.node.events import Consistency, Failure, FailureCode, Stale
 from raftkv.server.http import ranges, requests
 from raftkv.server.http.authorisation import ReadRange, WriteRange, authorise
 from raftkv.server.http.endpoint import Endpoint, Request
@@ -22,6 +22,8 @@ async def read_range(at: Endpoint, request: Request, _match: Match, query: str) 
     )
     if isinstance(page, Failure):
         return at.failed(page)
+    if isinstance(page, Stale):
+        page = page.found
     assert isinstance(page, Page)
     consistency, revision = asked.consistency, page.revision
     if asked.as_lines and request.method != "HEAD":
@@ -61,6 +63,8 @@ async def _next_piece(
         return Failure(FailureCode.DEADLINE, "the deadline passed while reading the range")
     piece = asked.next_piece(page, 0 if asked.first.count_only else count)
     following = await at.driver.read(piece, Consistency.LOCAL, page.revision, seconds)
+    if isinstance(following, Stale):
+        following = following.found
     assert isinstance(following, Page | Failure)
     return following
 
