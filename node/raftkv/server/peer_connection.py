@@ -117,6 +117,8 @@ async def open_outgoing(
             raise TimeoutError(f"no answer within {CONNECT_SECONDS_MAX:g} s") from None
         if isinstance(error, ssl.SSLError):
             raise ConnectionError(f"TLS: {describe(error)}") from None
+        if isinstance(error, ConnectionError) and connection is None and not str(error):
+            raise ConnectionResetError("the peer hung up during the TLS handshake") from None
         raise
     if isinstance(reply, Refusal):
         connection.abort()
