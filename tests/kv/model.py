@@ -3,6 +3,7 @@
 from raftkv.kv.commands import (
     Append,
     Command,
+    Compact,
     Condition,
     Delete,
     DeleteRange,
@@ -10,16 +11,20 @@ from raftkv.kv.commands import (
     KeyCommand,
     Put,
     ReturnPrevious,
+    Sweep,
 )
 from raftkv.kv.outcomes import (
+    Compacted,
     ConditionFailed,
     CounterOverflow,
     Deleted,
     Incremented,
     Item,
     NotACounter,
+    NotYetReached,
     Outcome,
     Returned,
+    Swept,
     TooLarge,
     TooManyKeys,
     Written,
@@ -32,6 +37,7 @@ class Model:
     def __init__(self) -> None:
         # The whole content after each revision; 0 is the empty store.
         self.states: list[dict[bytes, Item]] = [{}]
+        self.compacted_revision = 0
 
     @property
     def revision(self) -> int:
@@ -59,6 +65,13 @@ class Model:
             if removed:
                 self.states.append(kept)
             return Deleted(self.revision, removed)
+        if isinstance(command, Compact):
+            if command.revision > self.revision:
+                return NotYetReached(self.revision)
+            self.compacted_revision = max(self.compacted_revision, command.revision)
+            return Compacted(self.revision, self.compacted_revision)
+        if isinstance(command, Sweep):
+            return Swept(self.revision, 0)  # the model has nothing that could be swept
         assert isinstance(command, KeyCommand)
         return self._write(command)
 

@@ -23,6 +23,8 @@ from raftkv.kv.commands import (
 from raftkv.kv.engine import Engine, Pair, Table
 from raftkv.kv.lmdb_engine import LmdbEngine
 from raftkv.kv.memory_engine import MemoryEngine
+from raftkv.kv.outcomes import Outcome
+from raftkv.kv.store import Store
 from raftkv.raft.messages import Entry, EntryType
 
 DETERMINISTIC = settings(derandomize=True, deadline=None, database=None)
@@ -31,6 +33,26 @@ DETERMINISTIC = settings(derandomize=True, deadline=None, database=None)
 def entry(index: int, *commands: Command, term: int = 1) -> Entry:
     """The log entry that holds ``commands``."""
     return Entry(term, index, EntryType.NORMAL, join_batch([encode_command(c) for c in commands]))
+
+
+def run(store: Store, *wanted: Command) -> list[Outcome]:
+    """Apply ``wanted`` as one entry."""
+    (applied,) = store.apply([entry(store.applied_index + 1, *wanted)])
+    assert applied.outcomes is not None
+    return list(applied.outcomes)
+
+
+def one(store: Store, wanted: Command) -> Outcome:
+    """Apply ``wanted`` alone."""
+    (outcome,) = run(store, wanted)
+    return outcome
+
+
+def counted_bytes(engine: Engine) -> int:
+    """What `Store.logical_bytes` should be, counted afresh."""
+    with engine.read() as reader:
+        tables = (reader.scan(t, b"", None) for t in Table if t not in (Table.META, Table.CUR))
+        return sum(len(key) + len(value) for table in tables for key, value in table)
 
 
 @contextmanager

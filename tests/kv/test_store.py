@@ -19,12 +19,21 @@ from raftkv.kv.engine import (
 )
 from raftkv.kv.lmdb_engine import LmdbEngine
 from raftkv.kv.memory_engine import MemoryEngine
-from raftkv.kv.outcomes import ConditionFailed, Deleted, Item, Outcome, TooLarge, Written
+from raftkv.kv.outcomes import ConditionFailed, Deleted, Item, TooLarge, Written
 from raftkv.kv.records import rev_key
 from raftkv.kv.store import ApplyError, Store, StoreError
 from raftkv.raft.messages import Entry, EntryType
 from tests.kv.model import Model
-from tests.kv.support import DETERMINISTIC, KEYS, commands, dump, entry, open_engine
+from tests.kv.support import (
+    DETERMINISTIC,
+    KEYS,
+    commands,
+    counted_bytes,
+    dump,
+    entry,
+    open_engine,
+    run,
+)
 
 ENGINES = ["memory", "lmdb"]
 
@@ -58,13 +67,6 @@ def state_of(store: Store) -> tuple[object, ...]:
     return (*properties, dump(store.engine, KEYS))
 
 
-def run(store: Store, *wanted: Command) -> list[Outcome]:
-    """Apply ``wanted`` as one entry."""
-    (applied,) = store.apply([entry(store.applied_index + 1, *wanted)])
-    assert applied.outcomes is not None
-    return list(applied.outcomes)
-
-
 # ---- the model ------------------------------------------------------------------------------
 
 
@@ -86,9 +88,7 @@ def check_against_model(
         assert store.get(key) == model.items.get(key)
         for revision, items in enumerate(model.states):
             assert store.get_at(key, revision) == items.get(key)
-    with engine.read() as reader:
-        records = list(reader.scan(Table.REV, b"", None))
-    assert store.logical_bytes == sum(len(key) + len(value) for key, value in records)
+    assert store.logical_bytes == counted_bytes(engine)
 
 
 @settings(DETERMINISTIC, max_examples=300)
@@ -399,19 +399,19 @@ def test_rule_24_records_of_a_key_that_is_written_overwritten_deleted(kind: str)
     with open_engine(kind) as engine:
         store = Store(engine)
         run(store, Put(b"a", b"1"))
-        (_, cur, rev), (history,) = dump(engine, [b"a"])
+        (_, cur, rev, *_), (history,) = dump(engine, [b"a"])
         assert [key for key, _ in cur] == [b"a"]
         assert [key for key, _ in rev] == [rev_key(1, 0)]
         assert history == [], "written only when a key is overwritten or deleted"
 
         run(store, Put(b"a", b"2"))
-        (_, cur, rev), (history,) = dump(engine, [b"a"])
+        (_, cur, rev, *_), (history,) = dump(engine, [b"a"])
         assert [key for key, _ in cur] == [b"a"]
         assert [key for key, _ in rev] == [rev_key(1, 0), rev_key(2, 0)]
         assert history == [rev_key(1, 0)]
 
         run(store, Delete(b"a"))
-        (_, cur, rev), (history,) = dump(engine, [b"a"])
+        (_, cur, rev, *_), (history,) = dump(engine, [b"a"])
         assert cur == []
         assert [key for key, _ in rev] == [rev_key(1, 0), rev_key(2, 0), rev_key(3, 0)]
         assert history == [rev_key(3, 0), rev_key(2, 0), rev_key(1, 0)]

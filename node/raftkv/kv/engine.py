@@ -27,9 +27,15 @@ class Table(IntEnum):
     methods of its own, because a key of 511 bytes leaves no room for a revision behind it.
     """
 
-    META = 0  # one record: applied index, revision, chain hash, counts
+    META = 0  # applied index, revision, chain hash, counts; chain hashes of earlier indexes
     CUR = 1  # key -> where its latest record is, and metadata
     REV = 2  # revision (8 bytes) + sub-revision (2 bytes) -> key, metadata, value
+    LEASE = 3  # id -> ttl, end, count of keys, lock
+    ATTACHED = 4  # lease id + the key's place in REV -> key
+    DEADLINE = 5  # end of log time + lease id -> nothing
+    LOCK = 6  # name -> token, owner, queue
+    ONCE = 7  # idempotency key -> end, fingerprint, outcome
+    ONCE_END = 8  # end of log time + idempotency key -> nothing
 
 
 class StoreError(Exception):

@@ -123,7 +123,15 @@ class TxnFailed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=12):
     revision: int
     succeeded: bool
     op: int
-    reason: TooLarge | NotACounter | CounterOverflow | TooManyKeys | LeaseNotFound | LeaseFull
+    reason: (
+        TooLarge
+        | NotACounter
+        | CounterOverflow
+        | TooManyKeys
+        | LeaseNotFound
+        | LeaseFull
+        | ConditionFailed  # of the operation's own condition
+    )
 
 
 class LeaseGranted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=15):
@@ -244,6 +252,15 @@ class Replayed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=27):
 
 
 Outcome = PlainOutcome | Replayed
+
+
+class LockGrant(msgspec.Struct, frozen=True, gc=False):
+    """Not an answer: the waiter with ``ticket`` got the lock by somebody else's command."""
+
+    name: bytes
+    ticket: int
+    token: int
+    ttl_ms: int
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

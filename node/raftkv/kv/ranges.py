@@ -16,6 +16,7 @@ from operator import itemgetter
 import msgspec
 
 from raftkv.kv.engine import Engine, EngineReader, Table
+from raftkv.kv.history import check_not_compacted
 from raftkv.kv.outcomes import Item
 from raftkv.kv.records import current_rev_key, decode_current, decode_item, rev_key_last
 
@@ -55,9 +56,15 @@ def end_of_prefix(prefix: bytes) -> bytes | None:
 
 
 def read_range(engine: Engine, store_revision: int, wanted: Range) -> Page:
-    """One piece of ``wanted``, from its beginning (its end, if it descends)."""
+    """One piece of ``wanted``, from its beginning (its end, if it descends).
+
+    Raises:
+        RevisionCompacted: the revision is too old.
+    """
     revision = wanted.revision or store_revision
     with engine.read() as reader:
+        if revision < store_revision:
+            check_not_compacted(reader, revision)
         return _Piece(reader, wanted, revision, is_past=revision < store_revision).read()
 
 

@@ -14,17 +14,24 @@ import msgspec
 
 from raftkv.kv.outcomes import Item
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 META_KEY: Final = b"state"
+HASHES_KEY: Final = b"hashes"
 
 CHAIN_HASH_BYTES: Final = 32
 
 REV_KEY_BYTES: Final = 10
 _REV_KEY: Final = struct.Struct(">QH")
-_META: Final = struct.Struct(f">QQQQ{CHAIN_HASH_BYTES}s")
+_META: Final = struct.Struct(f">QQQQ{CHAIN_HASH_BYTES}sQQ{REV_KEY_BYTES}sQQQQ")
 _CUR: Final = struct.Struct(f">{REV_KEY_BYTES}sQQQ")
 _REV: Final = struct.Struct(">BQQQH")
+_LEASE: Final = struct.Struct(">QQHHB")
+_ONCE: Final = struct.Struct(">Q16s")
+_HASH: Final = struct.Struct(f">Q{CHAIN_HASH_BYTES}s")
+# Times and ids of eight bytes, in the keys of tables that are ordered by them.
+_NUMBER: Final = struct.Struct(">Q")
+_TWO_NUMBERS: Final = struct.Struct(">QQ")
 
 _TOMBSTONE: Final = 0
 _STORED: Final = 1
@@ -36,8 +43,16 @@ class Meta(msgspec.Struct, frozen=True, gc=False):
     applied_index: int = 0  # the last entry whose effects are in the tables
     revision: int = 0  # of the last command that changed something
     key_count: int = 0  # keys that exist now: the entries of CUR
-    logical_bytes: int = 0  # keys and values of REV together: what a quota is measured against
+    # Keys and values of REV, leases, locks and idempotency records: what a quota is measured by.
+    logical_bytes: int = 0
     chain_hash: bytes = bytes(CHAIN_HASH_BYTES)  # over everything applied so far (rule 23)
+    log_time_ms: int = 0  # advanced by entries only (rule 21)
+    compacted_revision: int = 0  # the oldest one that can be read; 0: all can
+    swept: bytes = bytes(REV_KEY_BYTES)  # up to here, what compaction makes useless is gone
+    lease_count: int = 0
+    lock_count: int = 0  # locks that are held
+    once_count: int = 0  # idempotency records
+    once_bytes: int = 0  # of all keys and values of these; part of logical_bytes
 
 
 class Current(msgspec.Struct, frozen=True, gc=False):
@@ -64,11 +79,14 @@ def rev_key_last(revision: int) -> bytes:
     return _REV_KEY.pack(revision, 0xFFFF)
 
 
+def rev_key_before(at: bytes) -> bytes:
+    """The greatest key of REV less than ``at``, which is not the least one."""
+    return (int.from_bytes(at, "big") - 1).to_bytes(REV_KEY_BYTES, "big")
+
+
 def encode_meta(meta: Meta) -> bytes:
     """The value of META's record."""
-    return _META.pack(
-        meta.applied_index, meta.revision, meta.key_count, meta.logical_bytes, meta.chain_hash
-    )
+    return _META.pack(*(getattr(meta, field) for field in Meta.__struct_fields__))
 
 
 def decode_meta(data: bytes) -> Meta:
@@ -119,6 +137,120 @@ def decode_item(rev_key: bytes, data: bytes) -> Item | None:
     )
 
 
+def decode_key(data: bytes) -> bytes:
+    """The key alone, of any REV record."""
+    return data[_REV.size : _REV.size + int.from_bytes(data[_REV.size - 2 : _REV.size], "big")]
+
+
+def is_tombstone(data: bytes) -> bool:
+    """Whether a REV record removed its key."""
+    return data[0] == _TOMBSTONE
+
+
 def decode_value(data: bytes) -> bytes:
     """The value alone, of a REV record that stored one."""
     return data[_REV.size + int.from_bytes(data[_REV.size - 2 : _REV.size], "big") :]
+
+
+# ---- leases, locks, idempotency records -----------------------------------------------------
+
+
+class Lease(msgspec.Struct, frozen=True, gc=False):
+    """A record of LEASE."""
+
+    ttl_ms: int
+    ends_at_ms: int  # of log time; it is over from then on, and ends when that is applied
+    keys_max: int
+    key_count: int = 0  # its records of ATTACHED
+    is_private: bool = False  # made for one key, ends with it
+    lock: bytes = b""  # the name of the lock that is held by it; empty: none
+
+
+class Waiter(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One place in the queue for a lock."""
+
+    ticket: int  # the revision that queued it
+    owner: bytes
+    ttl_ms: int
+    until_ms: int  # of log time
+
+
+class Lock(msgspec.Struct, frozen=True, array_like=True):
+    """A record of LOCK: one that is held."""
+
+    token: int  # the revision of the grant, and the id of its lease
+    owner: bytes
+    ttl_ms: int
+    ticket: int = 0  # the holder's, when it waited in the queue
+    waiters: tuple[Waiter, ...] = ()  # the next one first
+
+
+class OnceRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record of ONCE: what came of a request with an idempotency key."""
+
+    ends_at_ms: int  # of log time: may be swept from then on
+    fingerprint: bytes  # 16 bytes, of the request
+    outcome: bytes  # encoded
+
+
+_LOCK_ENCODER: Final = msgspec.msgpack.Encoder()
+_LOCK_DECODER: Final = msgspec.msgpack.Decoder(Lock)
+
+
+def encode_lease(lease: Lease) -> bytes:
+    """The value of a LEASE record."""
+    ttl_ms, ends_at_ms = lease.ttl_ms, lease.ends_at_ms
+    fixed = _LEASE.pack(ttl_ms, ends_at_ms, lease.keys_max, lease.key_count, lease.is_private)
+    return fixed + lease.lock
+
+
+def decode_lease(data: bytes) -> Lease:
+    """Inverse of `encode_lease`. Raises ``struct.error`` on anything else."""
+    ttl_ms, ends_at_ms, keys_max, key_count, is_private = _LEASE.unpack_from(data)
+    return Lease(ttl_ms, ends_at_ms, keys_max, key_count, bool(is_private), data[_LEASE.size :])
+
+
+def encode_lock(lock: Lock) -> bytes:
+    """The value of a LOCK record."""
+    return _LOCK_ENCODER.encode(lock)
+
+
+def decode_lock(data: bytes) -> Lock:
+    """Inverse of `encode_lock`. Raises ``msgspec.DecodeError`` on anything else."""
+    return _LOCK_DECODER.decode(data)
+
+
+def encode_once(record: OnceRecord) -> bytes:
+    """The value of a ONCE record."""
+    return _ONCE.pack(record.ends_at_ms, record.fingerprint) + record.outcome
+
+
+def decode_once(data: bytes) -> OnceRecord:
+    """Inverse of `encode_once`. Raises ``struct.error`` on anything else."""
+    ends_at_ms, fingerprint = _ONCE.unpack_from(data)
+    return OnceRecord(ends_at_ms, fingerprint, data[_ONCE.size :])
+
+
+def encode_number(number: int) -> bytes:
+    """Eight bytes: the key of LEASE, and the bound of a table that is ordered by time."""
+    return _NUMBER.pack(number)
+
+
+def decode_number(data: bytes) -> int:
+    """The number that ``data`` begins with."""
+    return int.from_bytes(data[:8], "big")
+
+
+def deadline_key(ends_at_ms: int, lease: int) -> bytes:
+    """The key of DEADLINE; `decode_number` of its first and last eight bytes gives both back."""
+    return _TWO_NUMBERS.pack(ends_at_ms, lease)
+
+
+def encode_hashes(hashes: tuple[tuple[int, bytes], ...]) -> bytes:
+    """The value of META's record of chain hashes at earlier indexes."""
+    return b"".join(_HASH.pack(*pair) for pair in hashes)
+
+
+def decode_hashes(data: bytes) -> tuple[tuple[int, bytes], ...]:
+    """Inverse of `encode_hashes`. Raises ``struct.error`` on anything else."""
+    return tuple(_HASH.iter_unpack(data))

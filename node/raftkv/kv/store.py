@@ -13,28 +13,41 @@ Source: Raft paper 5.3 (apply in log order), thesis 5.1 (memory or disk state ma
 import struct
 from collections.abc import Sequence
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, islice
 from typing import Final
 
 import msgspec
 
-from raftkv.kv.commands import decode_batch
+from raftkv.kv.commands import Expire, LeaderCommand, Sweep, decode_batch
 from raftkv.kv.engine import Engine, StoreError, Table
-from raftkv.kv.outcomes import Item, Outcome, encode_outcomes
+from raftkv.kv.execute import execute
+from raftkv.kv.history import RevisionCompacted, check_not_compacted, is_swept
+from raftkv.kv.outcomes import Item, LockGrant, Outcome, encode_outcomes
 from raftkv.kv.records import (
     CHAIN_HASH_BYTES,
+    HASHES_KEY,
     META_KEY,
     Meta,
     current_rev_key,
+    decode_hashes,
     decode_item,
     decode_meta,
+    decode_number,
+    encode_hashes,
     encode_meta,
+    encode_number,
     rev_key_last,
 )
 from raftkv.kv.slice import Slice
 from raftkv.raft.messages import Entry, EntryType
 
-__all__ = ["AppliedEntry", "ApplyError", "Store", "StoreError"]
+__all__ = ["AppliedEntry", "ApplyError", "RevisionCompacted", "Store", "StoreError"]
+
+#: At the multiples of this index the chain hash is kept for comparing with peers (rule 23).
+HASH_INTERVAL: Final = 1024
+_HASHES_KEPT: Final = 8
+#: Records that one proposed `Sweep` may look at: short enough for one turn of the loop (rule 26).
+SWEEP_RECORDS: Final = 200
 
 # Index, term and type of an entry, bytes of its data and of its outcomes.
 _LINK: Final = struct.Struct(">QQBII")
@@ -50,6 +63,7 @@ class AppliedEntry(msgspec.Struct, frozen=True, gc=False):
     index: int
     term: int
     outcomes: tuple[Outcome, ...] | None  # one per command; None: the entry held no commands
+    grants: tuple[LockGrant, ...] = ()  # locks that went to waiters, by whatever command
 
 
 class Store:
@@ -65,7 +79,9 @@ class Store:
         self.engine = engine
         with engine.read() as reader:
             data = reader.get(Table.META, META_KEY)
+            hashes = reader.get(Table.META, HASHES_KEY)
         self._meta = Meta() if data is None else decode_meta(data)
+        self._hashes = () if hashes is None else decode_hashes(hashes)
 
     @property
     def applied_index(self) -> int:
@@ -89,8 +105,71 @@ class Store:
 
     @property
     def logical_bytes(self) -> int:
-        """Bytes of all records of REV with their keys, history too: the same on all replicas."""
+        """What a quota is measured by: the same on all replicas (rule 19).
+
+        Bytes of all records of keys with their history, of leases, locks and idempotency records.
+        """
         return self._meta.logical_bytes
+
+    @property
+    def log_time_ms(self) -> int:
+        """Milliseconds that entries say have passed (rule 21)."""
+        return self._meta.log_time_ms
+
+    @property
+    def compacted_revision(self) -> int:
+        """The oldest revision that can be read; 0: all can."""
+        return self._meta.compacted_revision
+
+    @property
+    def lease_count(self) -> int:
+        """How many leases there are, with those of locks and of single keys."""
+        return self._meta.lease_count
+
+    @property
+    def lock_count(self) -> int:
+        """How many locks are held."""
+        return self._meta.lock_count
+
+    @property
+    def once_count(self) -> int:
+        """How many idempotency records there are (rule 22)."""
+        return self._meta.once_count
+
+    @property
+    def once_bytes(self) -> int:
+        """Bytes of the idempotency records, which are part of `logical_bytes` (rule 22)."""
+        return self._meta.once_bytes
+
+    @property
+    def hashes(self) -> tuple[tuple[int, bytes], ...]:
+        """Index and chain hash at the last multiples of `HASH_INTERVAL`, ascending (rule 23)."""
+        return self._hashes
+
+    @property
+    def is_time_needed(self) -> bool:
+        """Whether anything ends by log time, so that the leader must let it advance."""
+        # Who waits for a lock waits for one that is held, which has a lease.
+        return self._meta.lease_count > 0 or self._meta.once_count > 0
+
+    def due(self, now_ms: int, limit: int) -> list[LeaderCommand]:
+        """What the leader should propose for log time ``now_ms``: at most ``limit`` commands.
+
+        ``now_ms`` is what `log_time_ms` will be when they are applied. The same again until then,
+        so the caller remembers what is under way.
+        """
+        meta = self._meta
+        is_room_left = not is_swept(meta.swept, meta.compacted_revision)
+        if limit <= 0 or not (is_room_left or self.is_time_needed):
+            return []
+        end = encode_number(now_ms + 1)
+        wanted: list[LeaderCommand] = []
+        with self.engine.read() as reader:
+            if is_room_left or next(reader.scan(Table.ONCE_END, b"", end), None) is not None:
+                wanted.append(Sweep(SWEEP_RECORDS))
+            ended = islice(reader.scan(Table.DEADLINE, b"", end), limit - len(wanted))
+            wanted += [Expire(decode_number(place[8:])) for place, _ in ended]
+        return wanted
 
     def apply(self, entries: Sequence[Entry]) -> list[AppliedEntry]:
         """Apply one slice: consecutive entries, the first of them right after `applied_index`.
@@ -107,16 +186,23 @@ class Store:
         with self.engine.write() as writer:
             slice_ = Slice(writer, self._meta)
             index, chain_hash = self._meta.applied_index, self._meta.chain_hash
+            hashes = self._hashes
             for entry in entries:
                 index += 1
                 assert entry.index == index, f"entry {entry.index} is applied as entry {index}"
+                grant_count = len(slice_.grants)
                 outcomes, chain_hash = _apply_entry(slice_, entry, chain_hash)
-                applied.append(AppliedEntry(index, entry.term, outcomes))
-            slice_.write_to(writer)
-            meta = Meta(index, slice_.revision, slice_.key_count, slice_.logical_bytes, chain_hash)
+                grants = tuple(slice_.grants[grant_count:])
+                applied.append(AppliedEntry(index, entry.term, outcomes, grants))
+                if index % HASH_INTERVAL == 0:
+                    hashes = (*hashes, (index, chain_hash))[-_HASHES_KEPT:]
+            slice_.write()
+            meta = slice_.meta(index, chain_hash)
             writer.put(Table.META, META_KEY, encode_meta(meta))
+            if hashes is not self._hashes:
+                writer.put(Table.META, HASHES_KEY, encode_hashes(hashes))
         # Only now, since leaving the transaction may fail too.
-        self._meta = meta
+        self._meta, self._hashes = meta, hashes
         return applied
 
     def get(self, key: bytes) -> Item | None:
@@ -131,9 +217,14 @@ class Store:
         return decode_item(at, record)
 
     def get_at(self, key: bytes, revision: int) -> Item | None:
-        """The item under ``key`` as it was at ``revision``, or None."""
+        """The item under ``key`` as it was at ``revision``, or None.
+
+        Raises:
+            RevisionCompacted: there is no telling any more.
+        """
         last = rev_key_last(revision)
         with self.engine.read() as reader:
+            check_not_compacted(reader, revision)
             current = reader.get(Table.CUR, key)
             if current is not None and current_rev_key(current) <= last:
                 at: bytes | None = current_rev_key(current)
@@ -152,15 +243,16 @@ def _apply_entry(
     """The outcomes of an entry, and the chain hash after it."""
     outcomes: tuple[Outcome, ...] | None = None
     encoded_outcomes = b""
-    record_count = len(slice_.records)
+    record_count, mutation_count = len(slice_.records), len(slice_.mutations)
     if entry.type == EntryType.NORMAL:
         try:
             commands = decode_batch(entry.data)
         except msgspec.DecodeError as error:
             raise ApplyError(f"entry {entry.index} cannot be decoded: {error}") from error
-        outcomes = tuple(map(slice_.execute, commands))
+        outcomes = tuple([execute(slice_, command) for command in commands])
         encoded_outcomes = encode_outcomes(outcomes)
     link = _LINK.pack(entry.index, entry.term, entry.type, len(entry.data), len(encoded_outcomes))
     mutations = chain.from_iterable(slice_.records[record_count:])
-    parts = (chain_hash, link, entry.data, encoded_outcomes, *mutations)
+    others = slice_.mutations[mutation_count:]
+    parts = (chain_hash, link, entry.data, encoded_outcomes, *mutations, *others)
     return outcomes, blake2b(b"".join(parts), digest_size=CHAIN_HASH_BYTES).digest()
