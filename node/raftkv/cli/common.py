@@ -2,17 +2,34 @@
 
 import asyncio
 import os
+import ssl as ssl_module
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
+from pathlib import Path
 from typing import Final, TypeVar
 
 import click
 
-from raftkv.client.errors import ClientError, ConditionFailedError, UnreachableError
-from raftkv.client.http import KvClient, parse_endpoint
+from raftkv.client import (
+    AccessError,
+    Client,
+    ClientError,
+    ConditionFailedError,
+    Fence,
+    LockHeldError,
+    NotFoundError,
+    UnreachableError,
+    ssl_context,
+)
+from raftkv.client.wire import parse_duration, parse_endpoint
+
+if sys.version_info >= (3, 12):
+    from typing import override
+else:
+    from typing_extensions import override
 
 # Where `raftkv local` serves.
 _LOCAL_ENDPOINTS: Final = (
@@ -39,14 +56,14 @@ class CommandError(click.ClickException):
     exit_code = 1
 
 
-class NotFoundError(CommandError):
-    """The key is absent."""
+class AbsentError(CommandError):
+    """The key, lease or lock is absent."""
 
     exit_code = 3
 
 
 class ConditionError(CommandError):
-    """--if-match or --create-only does not hold."""
+    """A condition does not hold, or a lock is held by somebody else."""
 
     exit_code = 4
 
@@ -58,22 +75,49 @@ class Session:
     endpoints: tuple[str, ...]
     timeout_seconds: float
     form: Form
+    token: str | None = None
+    ssl: ssl_module.SSLContext | None = None
 
-    def run(self, call: Callable[[KvClient], Awaitable[Result]]) -> Result:
+    def client(self, *, prefer_leader: bool = False) -> Client:
+        """A client that is not open yet; a single command does not look for the leader."""
+        return Client(
+            self.endpoints,
+            token=self.token,
+            ssl=self.ssl,
+            timeout_seconds=self.timeout_seconds,
+            prefer_leader=prefer_leader,
+            fail_fast=True,
+        )
+
+    def run(
+        self, call: Callable[[Client], Awaitable[Result]], *, prefer_leader: bool = False
+    ) -> Result:
         """The result of ``call`` with an open client; a failed call ends the command."""
 
         async def with_client() -> Result:
-            async with KvClient(self.endpoints, timeout_seconds=self.timeout_seconds) as client:
+            async with self.client(prefer_leader=prefer_leader) as client:
                 return await call(client)
 
         try:
             return asyncio.run(with_client())
-        except ConditionFailedError as error:
-            raise ConditionError(f"the condition does not hold: {error}") from None
-        except UnreachableError as error:
-            raise CommandError(f"{error}{self.hint()}") from None
         except ClientError as error:
-            raise CommandError(str(error)) from None
+            raise self.command_error(error) from None
+
+    def command_error(self, error: ClientError) -> CommandError:
+        """What a failed call means for the command: a sentence, and an exit code."""
+        match error:
+            case ConditionFailedError(code="condition_failed"):
+                return ConditionError(f"the condition does not hold: {error}")
+            case ConditionFailedError() | LockHeldError():
+                return ConditionError(str(error))
+            case NotFoundError():
+                return AbsentError(str(error))
+            case AccessError(status=401):
+                return CommandError(f"{error}\nGive a token with --token-file or RAFTKV_TOKEN.")
+            case UnreachableError():
+                return CommandError(f"{error}{self.hint()}")
+            case _:
+                return CommandError(str(error))
 
     def hint(self) -> str:
         """What to add when nothing answers: somebody new may not know where it looked."""
@@ -83,21 +127,69 @@ class Session:
 
 
 def client_options(command: Command) -> Command:
-    """Add --endpoint, --timeout and --output; the command gets them as its `Session`.
+    """Add --endpoint, --timeout, --output and the options of access; they become a `Session`.
 
     The innermost decorator: other parameters reach the command as keywords.
     """
 
     @wraps(command)
     def with_session(
-        *, endpoints: tuple[str, ...], timeout: float, form: Form, **others: object
+        *,
+        endpoints: tuple[str, ...],
+        timeout: float,
+        form: Form,
+        token: str | None,
+        token_file: Path | None,
+        cacert: Path | None,
+        cert: Path | None,
+        key_file: Path | None,
+        **others: object,
     ) -> None:
-        command(Session(endpoints, timeout, form), **others)
+        session = Session(
+            endpoints, timeout, form, _token(token, token_file), _ssl(cacert, cert, key_file)
+        )
+        command(session, **others)
 
     decorated: Command = with_session
     for option in _CLIENT_OPTIONS:
         decorated = option(decorated)
     return decorated
+
+
+class Duration(click.ParamType[float]):
+    """A time such as 500ms, 30s or 1m30s, as seconds."""
+
+    name = "TIME"
+
+    @override
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Called by click."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class FenceType(click.ParamType[Fence]):
+    """NAME:TOKEN of a lock."""
+
+    name = "NAME:TOKEN"
+
+    @override
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Fence:
+        """Called by click."""
+        if isinstance(value, Fence):
+            return value
+        name, colon, token = str(value).rpartition(":")
+        if not (name and colon and token.isascii() and token.isdigit()):
+            self.fail(f"{value!r} is not NAME:TOKEN, such as jobs:42", param, ctx)
+        return Fence(name, int(token))
 
 
 def bytes_of(argument: str) -> bytes:
@@ -129,7 +221,65 @@ def _endpoints(given: tuple[str, ...]) -> tuple[str, ...]:
     return endpoints
 
 
+def _token(token: str | None, token_file: Path | None) -> str | None:
+    """The token of --token, RAFTKV_TOKEN or --token-file: its first line."""
+    if token_file is not None:
+        try:
+            lines = token_file.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.BadParameter(f"cannot read the token file: {error}") from None
+        token = lines[0].strip() if lines else ""
+    if token is not None and not (token and token.isascii() and token.isprintable()):
+        raise click.BadParameter("a token is one line of printable ASCII")
+    return token
+
+
+def _ssl(cacert: Path | None, cert: Path | None, key: Path | None) -> ssl_module.SSLContext | None:
+    if cacert is None and cert is None and key is None:
+        return None
+    try:
+        return ssl_context(cacert=cacert, cert=cert, key=key)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+# The last comes first in --help.
 _CLIENT_OPTIONS: Final = (
+    click.option(
+        "--key",
+        "key_file",
+        type=_FILE,
+        envvar="RAFTKV_KEY",
+        help="The private key of --cert, if it is not in the same file.  [env: RAFTKV_KEY]",
+    ),
+    click.option(
+        "--cert",
+        type=_FILE,
+        envvar="RAFTKV_CERT",
+        help="This client's certificate (PEM), for nodes that ask for one.  [env: RAFTKV_CERT]",
+    ),
+    click.option(
+        "--cacert",
+        type=_FILE,
+        envvar="RAFTKV_CACERT",
+        help="Trust https nodes whose certificates come from this authority (PEM)."
+        "  [env: RAFTKV_CACERT; default: the system's authorities]",
+    ),
+    click.option(
+        "--token-file",
+        type=_FILE,
+        envvar="RAFTKV_TOKEN_FILE",
+        help="Read the token from the first line of this file.  [env: RAFTKV_TOKEN_FILE]",
+    ),
+    click.option(
+        "--token",
+        envvar="RAFTKV_TOKEN",
+        metavar="TOKEN",
+        help="The access token. Better in the environment than here, where other users of"
+        " this machine can see it.  [env: RAFTKV_TOKEN]",
+    ),
     click.option(
         "-o",
         "--output",

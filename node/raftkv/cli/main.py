@@ -12,10 +12,10 @@ from raftkv.cli.keys import (
     del_command,
     get_command,
     incr_command,
-    ls_command,
     put_command,
 )
 from raftkv.cli.local import local_command
+from raftkv.cli.ls import ls_command
 from raftkv.cli.node_command import node_command
 from raftkv.cli.status_command import status_command
 

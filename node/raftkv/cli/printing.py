@@ -5,7 +5,11 @@ import json
 import sys
 
 import click
+from rich.console import Console
+from rich.table import Table
 from rich.text import Text
+
+from raftkv.client import NO_LEASE, Item
 
 
 def print_raw(data: bytes) -> None:
@@ -18,6 +22,53 @@ def print_raw(data: bytes) -> None:
 def print_json(value: object) -> None:
     """One JSON document and a line end."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def print_json_line(value: object) -> None:
+    """One JSON document on one line, at once, also into a pipe."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+    sys.stdout.flush()
+
+
+def print_table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+    """For people; None is shown as a dash."""
+    table = Table(*header, box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*(_cell(cell) for cell in row))
+    Console().print(table)
+
+
+def print_rows(rows: list[tuple[object, ...]]) -> None:
+    """For pipes: a line each, fields separated by tabs."""
+    for row in rows:
+        click.echo("\t".join(_cell(cell).plain for cell in row))
+
+
+def _cell(value: object) -> Text:
+    match value:
+        case None:
+            return Text("-")
+        case bytes():
+            return printable(value)
+        case bool():
+            return Text("yes" if value else "no")
+        case float():
+            return Text(f"{value:g}")
+        case _:
+            return Text(str(value))
+
+
+def item_fields(item: Item, *, with_value: bool = True) -> dict[str, object]:
+    """An item as the HTTP API spells it."""
+    fields: dict[str, object] = {**text_fields("key", item.key)}
+    if with_value:
+        fields |= text_fields("value", item.value)
+    fields |= {
+        "create_revision": item.create_revision,
+        "mod_revision": item.mod_revision,
+        "version": item.version,
+    }
+    return fields if item.lease == NO_LEASE else fields | {"lease": item.lease}
 
 
 def text_fields(name: str, data: bytes) -> dict[str, str]:

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from raftkv.cli.common import CommandError, Form, Session, client_options
 from raftkv.cli.printing import print_json
-from raftkv.client.errors import ClientError
-from raftkv.client.http import JsonObject, KvClient
+from raftkv.client import Client, ClientError
+from raftkv.client.model import JsonObject
 
 _COLUMNS: Final = {
     "name": "node",
@@ -34,7 +34,7 @@ def status_command(session: Session) -> None:
     Exits with 1 when no node answers.
     """
 
-    async def call(client: KvClient) -> list[JsonObject]:
+    async def call(client: Client) -> list[JsonObject]:
         return await asyncio.gather(
             *(_status(client, index) for index in range(len(client.endpoints)))
         )
@@ -53,7 +53,7 @@ def status_command(session: Session) -> None:
         raise CommandError(f"{answers[0]['error']}{session.hint()}")
 
 
-async def _status(client: KvClient, index: int) -> JsonObject:
+async def _status(client: Client, index: int) -> JsonObject:
     endpoint = client.endpoints[index]
     named: JsonObject = {"endpoint": str(endpoint.origin())}
     try:
