@@ -105,6 +105,79 @@ def test_a_flag_wins_over_its_variable(ran: Ran) -> None:
     assert ran.settings.name == "a"
 
 
+def test_a_file_is_below_flags_and_variables(ran: Ran, tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(
+        'data = "d"\nid = "from-file"\nlog_level = "debug"\nheartbeat-ms = 100\n'
+        'election-ms = 1000\ndrain-seconds = 3\nrebuild = true\ntls-cert = "c"\ntls-key = "k"\n'
+    )
+    result = invoke("--config", str(file), "--heartbeat-ms", "50", RAFTKV_LOG_LEVEL="error")
+    assert result.exit_code == 0, result.output
+    made = ran.settings
+    assert made is not None
+    assert (made.data, made.name, made.rebuild) == (Path("d"), "from-file", True)
+    assert (made.heartbeat_ms, made.election_ms, made.drain_seconds) == (50, 1000, 3.0)
+    assert made.log_level == "error"
+    assert made.tls is not None
+    assert made.tls.cert == Path("c")
+    assert invoke(RAFTKV_CONFIG=str(file)).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b'adress = "a:1"\n', "node.toml: line 1: there is no setting 'adress'"),
+        (b"\naddr = 7400\n", "node.toml: line 2: addr is a string, not a whole number"),
+        (b"addr = \n", "node.toml: not TOML: "),
+        (b"\xff\xfe", "node.toml: "),
+        (b"#" * ((1 << 20) + 1), "node.toml: larger than"),
+        (b'log-format = "xml"\n', "--log-format"),
+        (b'addr = "here"\n', "--addr: 'here' is not HOST:PORT"),
+        (b"", "Missing option '--data'"),
+    ],
+)
+def test_a_file_that_makes_no_sense_exits_with_2(
+    ran: Ran, tmp_path: Path, text: bytes, says: str
+) -> None:
+    file = tmp_path / "node.toml"
+    file.write_bytes(text)
+    result = invoke("--config", str(file), *(() if not text else ("--data", "d")))
+    assert result.exit_code == 2
+    assert says in result.output
+    assert ran.settings is None
+    assert invoke("--config", str(tmp_path / "none"), "--data", "d").exit_code == 2
+
+
+def test_what_is_in_force_is_printed_with_where_it_came_from(ran: Ran, tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('\ndata = "d"\nquota_bytes = 2_000_000\n')
+    arguments = ("--config", str(file), "--addr", "127.0.0.1:80", "--print-config")
+    printed = invoke(*arguments, RAFTKV_ID="n7")
+    assert printed.exit_code == 0
+    assert ran.settings is None, "it prints and ends"
+    lines = printed.output.splitlines()
+    assert f'data = "d"  # {file}:2' in lines
+    assert f"quota-bytes = 2000000  # {file}:3" in lines
+    assert 'addr = "127.0.0.1:80"  # flag' in lines
+    assert 'id = "n7"  # RAFTKV_ID' in lines
+    assert 'peer-addr = "127.0.0.1:81"  # default' in lines
+    assert "# auth-token-file is not set" in lines
+    assert len(lines) == len(Flags.__slots__)
+
+    file.write_text(printed.output)
+    again = invoke("--config", str(file), "--print-config").output
+    strip = [
+        [line.partition("  # ")[0] for line in text.splitlines()]
+        for text in (printed.output, again)
+    ]
+    assert strip[0] == strip[1]
+
+
+def test_the_help_names_every_setting(ran: Ran) -> None:
+    text = invoke("--help").output
+    assert all(f"--{name.replace('_', '-')} " in text for name in Flags.__slots__)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

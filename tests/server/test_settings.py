@@ -74,6 +74,57 @@ def test_listening_beyond_loopback_without_tls_warns_once() -> None:
     assert settings(addr="10.0.0.9:7400").http_settings().warnings == (warning,)
 
 
+def test_what_is_served_by_tls_warns_of_nothing() -> None:
+    pem = Path("a.pem")
+    open_to_all: dict[str, Any] = {"addr": "10.0.0.9:7400", "admin_addr": "10.0.0.9:7403"}
+    for_clients: dict[str, Any] = {"tls_cert": pem, "tls_key": pem}
+    for_peers: dict[str, Any] = {"peer_tls_cert": pem, "peer_tls_key": pem, "peer_tls_ca": pem}
+    plain = settings(**open_to_all)
+    assert plain.insecure_listeners == ("clients", "peers", "administrators")
+    assert plain.http_settings().insecure_listeners == plain.insecure_listeners
+    assert settings(**open_to_all, **for_clients).insecure_listeners == ("peers",)
+    by_peers = settings(**open_to_all, **for_peers, auth_token_file=Path("t"))
+    assert by_peers.insecure_listeners == ("clients", "administrators")
+    assert "tokens can be read" in by_peers.warnings[0]
+    assert (
+        settings(**open_to_all, **for_clients, auth_token_file=Path("t"))
+        .warnings[0]
+        .endswith("for peers (10.0.0.9:7401)")
+    )
+    both = settings(**open_to_all, **for_clients, **for_peers)
+    assert (both.insecure_listeners, both.warnings) == ((), ())
+    # What only this machine can reach, and metrics, which are public by design.
+    assert settings(metrics_addr="10.0.0.9:7402").insecure_listeners == ()
+
+
+def test_the_advertised_url_says_how_clients_are_served() -> None:
+    pem = Path("a.pem")
+    assert settings(tls_cert=pem, tls_key=pem).advertise_client == "https://127.0.0.1:7400"
+    for given, secure, says in (
+        ("h:1", True, "https://h:1"),
+        ("h:1", False, "http://h:1"),
+        ("https://h:1/", False, "https://h:1"),  # something in front of the node speaks TLS
+        ("HTTP://h:1", True, "http://h:1"),
+    ):
+        tls: dict[str, Any] = {"tls_cert": pem, "tls_key": pem} if secure else {}
+        assert settings(advertise_client=given, **tls).advertise_client == says
+
+
+def test_limits_reach_the_node() -> None:
+    made = settings(
+        history_keep="1.5h", quota_bytes=1 << 21, snapshot_min_bytes=4096, max_watchers=7
+    )
+    node = made.node_settings("1")
+    assert (node.history_keep_ms, node.quota_bytes, node.snapshot_bytes_min) == (
+        5_400_000, 1 << 21, 4096,
+    )  # fmt: skip
+    assert made.http_settings().watchers_max == 7
+    plain = settings().node_settings("1")
+    assert (plain.history_keep_ms, plain.quota_bytes, plain.snapshot_bytes_min) == (
+        600_000, 2 << 30, 64 << 20,
+    )  # fmt: skip
+
+
 def test_named_peers_say_where_this_node_is_found() -> None:
     made = settings(id="n2", addr="0.0.0.0:7400", peers=NAMED)
     assert made.peers is not None
@@ -104,6 +155,18 @@ def test_bare_peers_name_the_node_after_its_address() -> None:
         ({"drain_seconds": 41.0}, "--drain-seconds"),
         ({"drain_seconds": float("nan")}, "--drain-seconds"),
         ({"max_value_bytes": 0}, "--max-value-bytes"),
+        ({"max_watchers": -1}, "--max-watchers"),
+        ({"quota_bytes": (1 << 20) - 1}, "--quota-bytes is between 1048576 and"),
+        ({"quota_bytes": 1 << 60}, "--quota-bytes"),
+        ({"snapshot_min_bytes": 0}, "--snapshot-min-bytes"),
+        ({"history_keep": "10"}, "--history-keep '10' is no duration"),
+        ({"history_keep": "0.9s"}, "--history-keep"),
+        ({"history_keep": "8d"}, "--history-keep"),
+        ({"history_keep": "-1m"}, "--history-keep"),
+        ({"tls_cert": Path("c")}, "--tls-cert: --tls-key is needed as well"),
+        ({"tls_ca": Path("c")}, "--tls-ca: --tls-cert and --tls-key is needed as well"),
+        ({"peer_tls_cert": Path("c"), "peer_tls_key": Path("k")}, "--peer-tls-ca is needed"),
+        ({"advertise_client": "ftp://h:1"}, "by http or https"),
         ({"addr": "7400"}, "--addr: '7400' is not HOST:PORT"),
         ({"addr": ":7400"}, "':7400' is not HOST:PORT"),
         ({"addr": "::1:7400"}, "brackets"),

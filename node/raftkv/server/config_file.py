@@ -52,7 +52,7 @@ def kind_of_flags() -> dict[str, type[Value]]:
 def parse_config(text: str) -> dict[str, Entry]:
     """The entries by the names of the fields of `Flags`. Raises ConfigError."""
     try:
-        table = tomllib.loads(text)
+        table = tomllib.loads(text + "\n")  # else the last line has no number in an error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}") from None
     kinds = kind_of_flags()

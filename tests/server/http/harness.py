@@ -11,6 +11,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from raftkv.server.http.app import HttpServer, create_server
+from raftkv.server.http.authorisation import Authenticate
 from raftkv.server.http.routes import Listener
 from raftkv.server.http.settings import HttpSettings
 from raftkv.server.metrics import Metrics
@@ -130,12 +131,14 @@ async def serving(
     listener: Listener = Listener.CLIENT | Listener.ADMIN,
     settings: HttpSettings | None = None,
     host: str = "127.0.0.1",
+    authenticate: Authenticate | None = None,
 ) -> AsyncIterator[Served]:
     """Serve on a free port until the block ends. ``host`` is what the server believes."""
     driver = driver or FakeDriver()
     metrics = Metrics()
+    settings = settings or HttpSettings(node_name="n1")
     server = create_server(
-        listener, driver, settings or HttpSettings(node_name="n1"), metrics, host=host
+        listener, driver, settings, metrics, host=host, authenticate=authenticate
     )
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()

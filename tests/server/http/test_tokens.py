@@ -1,0 +1,224 @@
+"""Every call with and without a token: who is let in, and what a refusal tells."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from raftkv.kv.commands import Put, encode_command
+from raftkv.server.http.routes import ROUTES, Listener, Route, match_route
+from raftkv.server.tokens import Tokens
+from tests.server.http.fake_driver import FakeDriver
+from tests.server.http.harness import Answer, Served, serving
+
+BOTH_LOOPS = True
+
+SECRET_KEY = b"app/secret-key"
+GRANTS = {
+    "reader": "read app/",
+    "writer": "write app/",
+    "foreign": "write other/",
+    "anybody": "write",
+    "boss": "admin",
+}
+_MEMBERS = b'{"cluster_id":"c1","members":[{"id":"00abcdef01234567","name":"n1",'
+_BOOTSTRAP = _MEMBERS + b'"peer_url":"n1:7401","client_url":"http://n1:7400"}]}'
+
+
+class Call(NamedTuple):
+    """A request, and which of the tokens above may make it. All touch `SECRET_KEY` or ``app/``."""
+
+    method: str
+    target: str
+    allowed: str
+    body: bytes | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+READERS = "reader writer anybody boss"
+WRITERS = "writer anybody boss"
+ALL = " ".join(GRANTS)
+_ENCODED = "/v1/k/YXBwL3NlY3JldC1rZXk"
+_KEY = "/v1/kv/app/secret-key"
+CALLS = (
+    Call("GET", _KEY, READERS),
+    Call("HEAD", _KEY, READERS),
+    Call("GET", _KEY + "?consistency=local", READERS),
+    Call("GET", _KEY + "?revision=101", READERS),
+    Call("GET", "/v1/kv/app%2Fsecret%2Dkey", READERS),
+    Call("GET", _ENCODED, READERS),
+    Call("PUT", _KEY, WRITERS, b"v"),
+    Call("PUT", _KEY + "?prev=true", WRITERS, b"v"),
+    Call("PUT", _KEY + "?redirect=true", WRITERS, b"v"),
+    Call("PUT", _KEY, WRITERS, b"v", (("If-Match", "*"),)),
+    Call("PUT", _ENCODED, WRITERS, b"v"),
+    Call("DELETE", _KEY, WRITERS),
+    Call("DELETE", _ENCODED, WRITERS),
+    Call("POST", _KEY + "?op=append", WRITERS, b"v"),
+    Call("POST", _ENCODED + "?op=append", WRITERS, b"v"),
+    Call("POST", "/v1/kv/app/counter?op=increment", WRITERS),
+    Call("GET", "/v1/kv?prefix=app/", READERS),
+    Call("GET", "/v1/kv?prefix=app/&keys_only=true", READERS),
+    Call("GET", "/v1/kv?prefix=app/&count_only=true", READERS),
+    Call("GET", "/v1/kv?start=app/&end=app0", READERS),
+    Call("GET", "/v1/kv?prefix=app/", READERS, headers=(("Accept", "application/x-ndjson"),)),
+    # Reaching beyond the prefix is refused, not cut short.
+    Call("GET", "/v1/kv", "anybody boss"),
+    Call("GET", "/v1/kv?prefix=app", "anybody boss"),
+    Call("GET", "/v1/kv?start=app/&end=app1", "anybody boss"),
+    Call("GET", "/v1/kv?start=app/", "anybody boss"),
+    Call("DELETE", "/v1/kv?prefix=app/", WRITERS),
+    Call("DELETE", "/v1/kv?prefix=app", "anybody boss"),
+    Call("DELETE", "/v1/kv?all=true", "anybody boss"),
+    Call("GET", "/v1/status", ALL),
+    Call("GET", "/v1/cluster", ALL),
+    Call("GET", "/metrics", ALL),
+    Call("POST", "/v1/cluster/bootstrap", "boss", _BOOTSTRAP),
+    Call("POST", "/v1/maintenance/drain", "boss"),
+    Call("DELETE", "/v1/maintenance/drain", "boss"),
+)
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    made = Tokens(tmp_path / "tokens")
+    lines = (f"{hashlib.sha256(n.encode()).hexdigest()} {g}\n" for n, g in GRANTS.items())
+    made.path.write_text("".join(lines))
+    made.load()
+    return made
+
+
+@asynccontextmanager
+async def guarded(tokens: Tokens, listener: Listener | None = None) -> AsyncIterator[Served]:
+    driver = FakeDriver()
+    driver.apply(encode_command(Put(SECRET_KEY, b"secret-value")))
+    listener = listener or Listener.CLIENT | Listener.ADMIN
+    async with serving(driver, listener=listener, authenticate=tokens.authenticate) as served:
+        yield served
+
+
+async def ask(served: Served, call: Call, *lines: str) -> Answer:
+    headers = [*call.headers, *(("Authorization", line) for line in lines)]
+    return await served.ask(call.method, call.target, body=call.body, headers=headers)
+
+
+def what_was_asked(driver: FakeDriver) -> tuple[object, ...]:
+    return (
+        *driver.commands, *driver.reads, *driver.bootstraps, *driver.drains, *driver.changes,
+        *driver.transfers,
+    )  # fmt: skip
+
+
+def test_every_route_is_in_the_table_above() -> None:
+    """Whoever adds a route adds a call of it to `CALLS`, and says who may make it."""
+    everywhere = Listener.CLIENT | Listener.ADMIN | Listener.METRICS
+    called: set[Route] = {
+        match_route(call.method, call.target.partition("?")[0], everywhere).route for call in CALLS
+    }
+    assert [route for route in ROUTES if route.needs_token and route not in called] == []
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.method} {call.target}")
+async def test_row_23_a_token_does_what_its_grants_say(tokens: Tokens, call: Call) -> None:
+    """Whatever is not allowed asks nothing of the node and names no key."""
+    for name in GRANTS:
+        async with guarded(tokens) as served:
+            answer = await ask(served, call, f"Bearer {name}")
+            if name in call.allowed.split():
+                assert answer.status < 300, (name, answer)
+                continue
+            assert answer.status == 403, (name, answer)
+            if call.method != "HEAD":
+                assert answer.code() == "forbidden"
+            assert what_was_asked(served.driver) == ()
+            text = str(answer)
+            assert b"secret" not in answer.body
+            assert "secret" not in text
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.method} {call.target}")
+async def test_row_22_without_a_token_nothing_is_done(tokens: Tokens, call: Call) -> None:
+    async with guarded(tokens) as served:
+        for lines in ((), ("Bearer no-such-token",)):
+            answer = await ask(served, call, *lines)
+            assert answer.status == 401
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+            if call.method != "HEAD":
+                assert answer.code() == "unauthenticated"
+            assert b"no-such-token" not in answer.body
+        assert what_was_asked(served.driver) == ()
+
+
+@pytest.mark.parametrize("size", [4097, 8000, 9000, 65_536, 200_000])
+async def test_row_22_a_token_without_end_is_401(tokens: Tokens, size: int) -> None:
+    async with guarded(tokens) as served:
+        answer = await ask(served, CALLS[0], "Bearer " + "a" * size)
+    assert (answer.status, answer.code()) == (401, "unauthenticated")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert len(answer.body) < 500
+
+
+async def test_row_22_two_tokens_are_401_even_if_both_are_valid(tokens: Tokens) -> None:
+    async with guarded(tokens) as served:
+        answer = await ask(served, CALLS[0], "Bearer boss", "Bearer boss")
+    assert answer.status == 401
+
+
+async def test_probes_need_no_token(tokens: Tokens) -> None:
+    async with guarded(tokens) as served:
+        for path in ("/livez", "/readyz", "/readyz?verbose"):
+            assert (await served.ask("GET", path)).status == 200
+
+
+async def test_row_35_metrics_need_a_token_but_on_their_own_listener(tokens: Tokens) -> None:
+    """Which `raftkv.server.process` opens without tokens, and which serves nothing else."""
+    for listener in (Listener.CLIENT, Listener.ADMIN):
+        async with guarded(tokens, listener) as served:
+            assert (await served.ask("GET", "/metrics")).status == 401
+    async with serving(listener=Listener.METRICS) as served:
+        assert (await served.ask("GET", "/metrics")).status == 200
+        assert (await served.ask("GET", "/v1/status")).status == 404
+        assert (await served.ask("GET", "/v1/kv/a")).status == 404
+        assert (await served.ask("GET", "/debug")).status == 404
+
+
+async def test_row_23_a_refusal_is_the_same_whether_the_key_exists(tokens: Tokens) -> None:
+    async with guarded(tokens) as served:
+        answers = [
+            await served.ask(method, target, headers={"Authorization": "Bearer foreign"})
+            for method in ("GET", "DELETE")
+            for target in (_KEY, "/v1/kv/app/none")
+        ]
+    for there, absent in (answers[:2], answers[2:]):
+        assert (there.status, there.body) == (absent.status, absent.body)
+        assert "ETag" not in there.headers
+
+
+async def test_row_23_an_unknown_path_tells_nothing(tokens: Tokens) -> None:
+    async with guarded(tokens) as served:
+        assert (await served.ask("GET", "/v1/nothing")).status == 404
+        assert (await served.ask("PATCH", _KEY)).status == 405
+
+
+async def test_row_24_a_revoked_token_is_refused_at_once(tokens: Tokens) -> None:
+    async with guarded(tokens) as served:
+        assert (await ask(served, CALLS[0], "Bearer reader")).status == 200
+        kept = [line for line in tokens.path.read_text().splitlines() if "read" not in line]
+        tokens.path.write_text("\n".join(kept) + "\n")
+        tokens.load()
+        assert (await ask(served, CALLS[0], "Bearer reader")).status == 401
+        assert (await ask(served, CALLS[0], "Bearer writer")).status == 200
+
+
+async def test_a_call_that_does_not_ask_who_may_make_it_fails(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that is added without a check is closed to everybody, not open."""
+    monkeypatch.setattr("raftkv.server.http.calls.keys.authorise", lambda *_: None)
+    async with guarded(tokens) as served:
+        answer = await ask(served, CALLS[0], "Bearer boss")
+    assert (answer.status, answer.code()) == (500, "internal")
+    assert b"secret" not in answer.body
