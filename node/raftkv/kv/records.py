@@ -137,6 +137,12 @@ def decode_item(rev_key: bytes, data: bytes) -> Item | None:
     )
 
 
+def without_lease(data: bytes) -> bytes:
+    """A REV record that stored a value, attached to no lease."""
+    kind, create_revision, version, _, key_bytes = _REV.unpack_from(data)
+    return _REV.pack(kind, create_revision, version, 0, key_bytes) + data[_REV.size :]
+
+
 def decode_key(data: bytes) -> bytes:
     """The key alone, of any REV record."""
     return data[_REV.size : _REV.size + int.from_bytes(data[_REV.size - 2 : _REV.size], "big")]
