@@ -79,6 +79,11 @@ def rev_key_last(revision: int) -> bytes:
     return _REV_KEY.pack(revision, 0xFFFF)
 
 
+def revision_of(at: bytes) -> int:
+    """The revision that a key of REV names."""
+    return int.from_bytes(at[:8], "big")
+
+
 def rev_key_before(at: bytes) -> bytes:
     """The greatest key of REV less than ``at``, which is not the least one."""
     return (int.from_bytes(at, "big") - 1).to_bytes(REV_KEY_BYTES, "big")

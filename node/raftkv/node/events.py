@@ -9,6 +9,7 @@ from enum import IntEnum
 
 import msgspec
 
+from raftkv.kv.changes import Changes, ChangesAfter, LastChange, LastChanged
 from raftkv.kv.outcomes import Item, Outcome
 from raftkv.kv.ranges import Page, Range
 from raftkv.raft.confchange import ConfigChange
@@ -107,7 +108,7 @@ class ListLocks(msgspec.Struct, frozen=True):
     limit: int = 1000
 
 
-Query = Get | Range | GetLease | ListLeases | GetLock | ListLocks
+Query = Get | Range | ChangesAfter | LastChange | GetLease | ListLeases | GetLock | ListLocks
 
 
 class WriteRequest(msgspec.Struct, frozen=True):
@@ -337,7 +338,9 @@ class LocksFound(msgspec.Struct, frozen=True):
     next_after: bytes | None
 
 
-Found = ReadResult | Page | LeaseFound | LeasesFound | LockFound | LocksFound
+Found = (
+    ReadResult | Page | Changes | LastChanged | LeaseFound | LeasesFound | LockFound | LocksFound
+)
 
 
 class Stale(msgspec.Struct, frozen=True):

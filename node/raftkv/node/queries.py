@@ -4,6 +4,7 @@ Which revision a read may see is decided before it comes here (`raftkv.node.read
 only what is found there.
 """
 
+from raftkv.kv.changes import ChangesAfter, LastChange, last_change, read_changes
 from raftkv.kv.listing import HeldLock, find_lease, find_lock, list_leases, list_locks
 from raftkv.kv.ranges import Range, read_range
 from raftkv.kv.records import Lease
@@ -31,8 +32,10 @@ from raftkv.node.events import (
 def answer(store: Store, query: Query) -> Found | Failure:
     """What ``query`` finds; a failure if it asks for a revision that is gone or yet to come."""
     match query:
-        case Get() | Range():
+        case Get() | Range() | ChangesAfter():
             return _answer_at_revision(store, query)
+        case LastChange():
+            return last_change(store.engine, store.revision, store.compacted_revision, query)
         case GetLease():
             found = find_lease(store.engine, query.lease)
             info = None if found is None else _lease_info(store, query.lease, *found)
@@ -52,7 +55,7 @@ def answer(store: Store, query: Query) -> Found | Failure:
             return LocksFound(held, store.revision, next_name)
 
 
-def _answer_at_revision(store: Store, query: Get | Range) -> Found | Failure:
+def _answer_at_revision(store: Store, query: Get | Range | ChangesAfter) -> Found | Failure:
     at = query.revision
     if at > store.revision:
         detail = f"revision {at} is in the future: the store is at {store.revision}"
@@ -60,6 +63,8 @@ def _answer_at_revision(store: Store, query: Get | Range) -> Found | Failure:
     try:
         if isinstance(query, Range):
             return read_range(store.engine, store.revision, query)
+        if isinstance(query, ChangesAfter):
+            return read_changes(store.engine, store.revision, query)
         item = store.get_at(query.key, at) if at else store.get(query.key)
         return ReadResult(item, store.revision)
     except RevisionCompacted as gone:
