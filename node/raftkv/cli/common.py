@@ -306,3 +306,8 @@ _CLIENT_OPTIONS: Final = (
         " several; any of them will do.  [env: RAFTKV_ENDPOINTS, separated by commas]",
     ),
 )
+
+#: The names of the parameters that `client_options` adds.
+CLIENT_PARAMETERS: Final = frozenset(
+    {"form", "timeout", "endpoints", "token", "token_file", "cacert", "cert", "key_file"}
+)

@@ -7,7 +7,7 @@ from raftkv.client.model import Fence
 from raftkv.client.txn import OPS_MAX, Op, TxnCalls, op
 
 # Of keys and values in one transaction, so that it stays far below what a node takes.
-_BYTES_MAX: Final = 256 * 1024
+_BYTES_MAX: Final = 1 << 20
 
 
 class Batch:

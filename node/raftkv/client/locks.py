@@ -5,6 +5,7 @@ a write that carries the fence (``fence=lock.fence``) is refused when the lock i
 """
 
 import asyncio
+import os
 import secrets
 import sys
 from contextlib import suppress
@@ -23,7 +24,7 @@ from raftkv.client.errors import (
 from raftkv.client.keepalive import KeptAlive
 from raftkv.client.model import Fence, LockInfo
 from raftkv.client.transport import Request
-from raftkv.client.wire import decode, duration, parse_duration, segment
+from raftkv.client.wire import bytes_fields, decode, duration, parse_duration, segment, to_name
 
 if sys.version_info >= (3, 12):
     from typing import override
@@ -34,16 +35,33 @@ else:
 _WAIT_SECONDS_MAX: Final = 30.0
 
 
-class _LockBody(msgspec.Struct, frozen=True):
+class _OwnerBody(msgspec.Struct, frozen=True):
+    owner: str = ""
+    owner_encoding: str = "utf-8"
+
+    def text(self) -> str:
+        return to_name(self.owner, self.owner_encoding)
+
+
+class _LockBody(_OwnerBody, frozen=True, kw_only=True):
     name: str
+    name_encoding: str = "utf-8"
     token: int
     lease: str
     ttl: str
-    owner: str = ""
+    remaining: str | None = None
+    waiters: tuple[_OwnerBody, ...] = ()
 
     def info(self) -> LockInfo:
-        ttl_seconds = parse_duration(self.ttl)
-        return LockInfo(self.name, self.token, self.lease, ttl_seconds, self.owner)
+        return LockInfo(
+            to_name(self.name, self.name_encoding),
+            self.token,
+            self.lease,
+            parse_duration(self.ttl),
+            self.text(),
+            None if self.remaining is None else parse_duration(self.remaining),
+            tuple(waiter.text() for waiter in self.waiters),
+        )
 
 
 class _LocksBody(msgspec.Struct, frozen=True):
@@ -140,7 +158,7 @@ class LockCalls(Caller):
         """A lock that is held as long as the block it is used in.
 
         Args:
-            name: 1 to 511 bytes of UTF-8. Locks are apart from keys of the same name.
+            name: 1 to 511 bytes. Locks are apart from keys of the same name.
             ttl_seconds: how long others wait when this process dies.
             wait_seconds: for the holder before; `LockHeldError` then. None: for ever.
             owner: who asks, for people and for `list_locks`; the same owner gets the same lock
@@ -164,7 +182,7 @@ class LockCalls(Caller):
         Raises:
             LockHeldError: another owner holds it, and the wait is over.
         """
-        fields = {"ttl": duration(ttl_seconds), "owner": owner}
+        fields = {"ttl": duration(ttl_seconds)} | bytes_fields("owner", os.fsencode(owner))
         if wait_seconds > 0:
             fields["wait"] = duration(wait_seconds)
         request = Request(

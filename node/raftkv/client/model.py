@@ -24,6 +24,9 @@ class Item(msgspec.Struct, frozen=True):
     version: int  # changes since it was created, from 1
     revision: int  # the store's, when it was served
     lease: str = NO_LEASE
+    # Of a bounded or local read: it shows at least all that was committed so long ago; None:
+    # it was never stale, or nothing is known.
+    age_seconds: float | None = None
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -80,11 +83,13 @@ class LeaseInfo(msgspec.Struct, frozen=True):
 class LockInfo(msgspec.Struct, frozen=True):
     """A lock that is held."""
 
-    name: str
+    name: str  # bytes that are not UTF-8 as surrogates
     token: int  # a revision: grows with every new holder
-    lease: str
+    lease: str  # its end is the lock's
     ttl_seconds: float
     owner: str = ""
+    remaining_seconds: float | None = None  # None: the node did not say
+    waiters: tuple[str, ...] = ()  # their owners, the next one first
 
 
 class Fence(msgspec.Struct, frozen=True):

@@ -94,6 +94,11 @@ def to_bytes(text: str, encoding: str) -> bytes:
     return base64.b64decode(text) if encoding == "base64" else text.encode()
 
 
+def to_name(text: str, encoding: str) -> str:
+    """The name that JSON carried; bytes that are not UTF-8 as surrogates, as `segment` takes it."""
+    return to_bytes(text, encoding).decode(errors="surrogateescape")
+
+
 def bytes_fields(name: str, data: bytes) -> dict[str, str]:
     """The two fields that carry bytes in JSON; the encoding is left out when it is the default."""
     text, encoding = to_text(data)
@@ -238,7 +243,13 @@ def item_of(key: bytes, answer: Answer) -> Item:
         int(headers["X-RaftKV-Version"]),
         int(headers["X-RaftKV-Revision"]),
         headers.get("X-RaftKV-Lease", NO_LEASE),
+        _age_seconds(headers),
     )
+
+
+def _age_seconds(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("X-RaftKV-Age-Seconds", "")
+    return float(text) if text.replace(".", "", 1).isdigit() else None
 
 
 def failure(answer: Answer, *, is_write: bool) -> ClientError:
