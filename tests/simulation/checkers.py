@@ -50,7 +50,7 @@ class Invariants:
         raft = core.raft
         self._check_log_matching(raft)
         self._check_leader(raft)
-        self._check_indexes(raft)
+        self._check_indexes(raft, core.store.applied_index)
         self._check_committed(raft)
         self._check_applied(core.store.applied_index, core.store.chain_hash)
         spoken_for = self._acknowledged.get(raft.id)
@@ -127,21 +127,23 @@ class Invariants:
         ):
             start = raft.first_index  # the log was cut: look at all of it again
         for entry in raft.entries(max(start, raft.first_index), last_index + 1):
-            previous = raft.term_of(entry.index - 1) if entry.index > raft.first_index else 0
+            previous = raft.term_of(entry.index - 1)
             found = (previous, entry.data)
             if self._entries.setdefault((entry.index, entry.term), found) != found:
                 raise InvariantError(f"I3: two different entries are {entry.index}@{entry.term}")
         self._seen_last[raft.id] = (last_index, raft.term_of(last_index) or 0)
 
-    def _check_indexes(self, raft: RawNode) -> None:
+    def _check_indexes(self, raft: RawNode, applied_index: Index) -> None:
         if not raft.applied_index <= raft.commit_index <= raft.last_index:
             raise InvariantError(
                 f"applied {raft.applied_index} <= commit {raft.commit_index} "
                 f"<= last {raft.last_index} does not hold"
             )
-        if raft.applied_index > raft.durable_index:
+        # A log that is being replaced by a snapshot is not durable until that is.
+        is_replaced = raft.first_index - 1 > applied_index
+        if applied_index > raft.durable_index and not is_replaced:
             raise InvariantError(
-                f"rule 8: applied {raft.applied_index}, but durable only {raft.durable_index}"
+                f"rule 8: applied {applied_index}, but durable only {raft.durable_index}"
             )
 
     def _check_committed(self, raft: RawNode) -> None:

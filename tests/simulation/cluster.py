@@ -44,6 +44,8 @@ class Climate:
     disk_stall: float = 0.0  # probability that a submission takes up to two seconds
     tick_skew: float = 0.0  # a node's ticks are up to this share faster or slower
     append_bytes_max: int = 1 << 20  # tiny: every entry travels alone
+    snapshot_bytes_min: int = 1 << 40  # tiny: a snapshot every few writes
+    log_bytes_max: int = 1 << 40  # tiny: who lags at all needs a snapshot
 
 
 @dataclass(eq=False)
@@ -111,6 +113,8 @@ class Cluster:
             version="simulated",
             segment_bytes=1 << 16,
             append_bytes_max=self.climate.append_bytes_max,
+            snapshot_bytes_min=self.climate.snapshot_bytes_min,
+            log_bytes_max=self.climate.log_bytes_max,
             check_invariants=True,
         )
         node = Node(settings, machine.engines, self.world.rng)

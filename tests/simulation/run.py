@@ -90,6 +90,8 @@ class _Run:
             disk_stall=0.002 if self.world.chance(0.3) else 0.0,
             tick_skew=rng.choice((0.0, 0.1, 0.5)),
             append_bytes_max=rng.choice((1, 1 << 20)),
+            snapshot_bytes_min=rng.choice((1 << 12, 1 << 14, 1 << 40)),
+            log_bytes_max=rng.choice((1 << 8, 1 << 12, 1 << 40)),
         )
 
     # ---- phases -----------------------------------------------------------------------------
@@ -110,8 +112,18 @@ class _Run:
             operations=len(self.clients.history),
             elections=self.invariants.elections,
             digest=self.world.digest(),
-            reached=self.reached,
+            reached=self.reached + self._reached_by_nodes(),
         )
+
+    def _reached_by_nodes(self) -> Counter[str]:
+        """Rare paths inside the nodes, of the lives that are still running."""
+        reached: Counter[str] = Counter()
+        for machine in self.cluster.machines:
+            assert machine.process is not None
+            snapshots = machine.process.node.snapshots
+            reached["snapshot made"] += snapshots.made_count
+            reached["snapshot installed"] += snapshots.installed_count
+        return reached
 
     def _found(self) -> None:
         for machine in self.cluster.machines:
@@ -136,8 +148,12 @@ class _Run:
     def _heal(self) -> None:
         self.faults = []
         self.cluster.network.weather = Weather()
+        climate = self.cluster.climate
         self.cluster.climate = Climate(
-            Weather(), append_bytes_max=self.cluster.climate.append_bytes_max
+            Weather(),
+            append_bytes_max=climate.append_bytes_max,
+            snapshot_bytes_min=climate.snapshot_bytes_min,
+            log_bytes_max=climate.log_bytes_max,
         )
         self.cluster.network.cut(set())
         self.clients.is_stopping = True

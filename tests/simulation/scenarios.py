@@ -30,10 +30,11 @@ STEP_SECONDS_MAX = 10.0
 class Script:
     """A founded cluster in fair weather, and the verbs of a script."""
 
-    def __init__(self, seed: int, size: int) -> None:
+    def __init__(self, seed: int, size: int, climate: Climate | None = None) -> None:
         self.world = World(seed)
         # Every entry travels alone, so that a script can stop between two.
-        self.cluster = Cluster(self.world, size, Climate(Weather(), append_bytes_max=1))
+        climate = climate or Climate(Weather(), append_bytes_max=1)
+        self.cluster = Cluster(self.world, size, climate)
         self.invariants = Invariants(self.cluster)
         for machine in self.cluster.machines:
             self.cluster.start(machine)

@@ -13,8 +13,9 @@ from raftkv.kv.changes import Changes, ChangesAfter, LastChange, LastChanged
 from raftkv.kv.outcomes import Item, Outcome
 from raftkv.kv.ranges import Page, Range
 from raftkv.raft.confchange import ConfigChange
-from raftkv.raft.messages import Member, Message, NodeId
-from raftkv.storage.disk import DiskError, DiskOps, DiskResult, Lane
+from raftkv.raft.messages import Index, Member, Message, NodeId, Term
+from raftkv.storage.disk import DiskError, DiskOps, DiskResult, Handle, Lane
+from raftkv.storage.snapshots import SnapshotInfo
 
 RequestId = int  # chosen by the shell, unique within the process
 
@@ -44,7 +45,35 @@ class ForwardReplies(msgspec.Struct, frozen=True, array_like=True, tag=102):
     replies: tuple[tuple[RequestId, bytes | int | None], ...]
 
 
-PeerMessage = Message | ForwardWrites | ForwardReplies
+class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, tag=111):
+    """The leader of ``term`` has a snapshot for a follower whose log it cannot continue."""
+
+    transfer: int  # random: names this attempt
+    term: Term
+    session: Index
+    info: SnapshotInfo
+
+
+class SnapshotChunk(msgspec.Struct, frozen=True, array_like=True, tag=112):
+    """The bytes of the offered file from ``offset`` on."""
+
+    transfer: int
+    offset: int
+    data: bytes
+
+
+class SnapshotAck(msgspec.Struct, frozen=True, array_like=True, tag=113):
+    """So many bytes from the start of the file are written; all of it: verified and durable.
+
+    None: the follower cannot take it now.
+    """
+
+    transfer: int
+    received_bytes: int | None
+
+
+SnapshotMessage = SnapshotOffer | SnapshotChunk | SnapshotAck
+PeerMessage = Message | ForwardWrites | ForwardReplies | SnapshotMessage
 
 
 class PeerFrame(msgspec.Struct, frozen=True, array_like=True):
@@ -188,6 +217,27 @@ class SnapshotRequest(msgspec.Struct, frozen=True):
     id: RequestId
 
 
+class BackupRequest(msgspec.Struct, frozen=True):
+    """Take a snapshot of this node now and open its file. Answered by BackupOpened or Failure."""
+
+    id: RequestId
+
+
+class BackupReadRequest(msgspec.Struct, frozen=True):
+    """Read bytes of an opened file. Answered by BackupPiece."""
+
+    id: RequestId
+    handle: Handle
+    offset: int
+    size: int
+
+
+class BackupEndRequest(msgspec.Struct, frozen=True):
+    """Close an opened file. No `Reply`."""
+
+    handle: Handle
+
+
 class DrainRequest(msgspec.Struct, frozen=True):
     """Start (or undo) the drain (operator design, rule 15).
 
@@ -246,6 +296,9 @@ Event = (
     | ConfigChangeRequest
     | TransferRequest
     | SnapshotRequest
+    | BackupRequest
+    | BackupReadRequest
+    | BackupEndRequest
     | DrainRequest
 )
 
@@ -375,6 +428,19 @@ class SnapshotTaken(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
+class BackupOpened(msgspec.Struct, frozen=True):
+    """A snapshot whose file is open: it can be read to its end, whatever happens to its name."""
+
+    snapshot: SnapshotTaken
+    handle: Handle
+
+
+class BackupPiece(msgspec.Struct, frozen=True):
+    """Bytes of the file."""
+
+    data: bytes
+
+
 class Bootstrapped(msgspec.Struct, frozen=True):
     """The node belongs to ``cluster_id``; ``repeated`` when it did before this call."""
 
@@ -397,6 +463,8 @@ Answer = (
     | ConfigChanged
     | Transferred
     | SnapshotTaken
+    | BackupOpened
+    | BackupPiece
     | Failure
 )
 

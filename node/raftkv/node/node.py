@@ -29,6 +29,9 @@ from raftkv.node.disk_tasks import DiskTasks
 from raftkv.node.events import (
     Advanced,
     Answer,
+    BackupEndRequest,
+    BackupReadRequest,
+    BackupRequest,
     Bootstrapped,
     BootstrapRequest,
     CancelRequest,
@@ -52,6 +55,10 @@ from raftkv.node.events import (
     Reply,
     RequestId,
     RoleChanged,
+    SnapshotAck,
+    SnapshotChunk,
+    SnapshotOffer,
+    SnapshotRequest,
     Stop,
     SubmitDisk,
     Tick,
@@ -63,10 +70,11 @@ from raftkv.node.outbox import Outbox
 from raftkv.node.requests import Outlook, Requests
 from raftkv.node.round_trips import RoundTrips
 from raftkv.node.settings import NodeSettings
+from raftkv.node.snapshots import Snapshots
 from raftkv.node.status import ClusterStatus, Status
+from raftkv.node.wal_writes import WalWrites
 from raftkv.raft import (
     Append,
-    ConfState,
     Entry,
     EntryType,
     NodeId,
@@ -116,6 +124,17 @@ class Node:
         self._effects: list[Effect] = []
         self._outbox = Outbox()
         self._disk = DiskTasks(self._submit)
+        self._wal_writes = WalWrites(self._disk, self._clock)
+        self.snapshots = Snapshots(
+            settings,
+            self._disk,
+            self._wal_writes,
+            engine_factory,
+            rng,
+            clock=self._clock,
+            answer=self._reply,
+            send=self._send,
+        )
         # What has no underscore is for `views` to read; nobody else writes it.
         self.core: Core | None = None
         self.requests = Requests(
@@ -132,7 +151,6 @@ class Node:
         self.round_trips = RoundTrips()
         self._unapplied: list[Entry] = []  # committed, handed out by the core, not applied yet
         self._told_revision = 0  # by `Advanced`
-        self._write_started_at: float | None = None  # of the WAL write in flight
         self._is_tick_taken = False  # in this turn
         self.leader_seen_at: float | None = None
         self.is_stopped = False
@@ -140,13 +158,17 @@ class Node:
             Tick: self._on_tick,
             FrameReceived: self._on_frame,
             PeerUp: self.requests.on_peer_up,
-            PeerDown: self.requests.on_peer_down,
+            PeerDown: self._on_peer_down,
             DiskDone: self._on_disk_done,
             WriteRequest: self.requests.on_write,
             ReadRequest: self.requests.on_read,
             CancelRequest: self.requests.on_cancel,
             BootstrapRequest: self._on_bootstrap,
             DrainRequest: self._on_drain,
+            SnapshotRequest: self._on_snapshot_request,
+            BackupRequest: self._on_snapshot_request,
+            BackupReadRequest: self.snapshots.on_backup_read,
+            BackupEndRequest: self.snapshots.on_backup_end,
         }
 
     # ---- the host's interface ---------------------------------------------------------------
@@ -213,26 +235,37 @@ class Node:
     def _on_recovered(self, recovered: Recovered) -> None:
         store = Store(self._engine_factory.open())
         last_index = recovered.base.index + len(recovered.entries)
-        if not applied_index_fits(recovered.base.index, store.applied_index, last_index):
+        if applied_index_fits(recovered.base.index, store.applied_index, last_index):
+            self._begin(recovered, store)
+        elif recovered.snapshot is None:
             # Rule 8: the engine contradicts the log, and the log is the truth.
-            store = Store(self._engine_factory.rebuild())
+            self._begin(recovered, Store(self._engine_factory.rebuild()))
+        else:
+            self.snapshots.recover(
+                recovered.snapshot, lambda engine: self._begin(recovered, Store(engine))
+            )
+
+    def _begin(self, recovered: Recovered, store: Store) -> None:
+        """Log and state machine are there and fit together."""
         raft = RawNode(
             self.settings.raft_config(recovered.identity.member_id),
             hard_state=recovered.hard_state,
             base=recovered.base,
             base_conf=recovered.base_conf,
+            base_config_index=recovered.base_config_index,
             entries=recovered.entries,
             applied=store.applied_index,
             rng=self._rng,
         )
         self.core = Core(recovered.identity, recovered.wal, raft, store)
         self._told_revision = store.revision
+        self.snapshots.newest = recovered.snapshot
         founding = recovered.identity.founding
         if founding is not None and raft.last_index == 0:
             # Killed between the identity and the founding entry: go on with the same list.
             raft.bootstrap(founding)
         if raft.conf_state.members:
-            self._peers_changed(self.core, raft.conf_state)
+            self._peers_changed(self.core)
 
     def _on_bootstrap(self, request: BootstrapRequest) -> None:
         core = self.core
@@ -251,7 +284,7 @@ class Node:
             self._is_adopting = False
             core.identity = identity
             core.raft.bootstrap(conf)
-            self._peers_changed(core, conf)
+            self._peers_changed(core)
 
         self._disk.start(adopt_cluster(core.identity, request.cluster_id, conf), adopted)
 
@@ -279,6 +312,8 @@ class Node:
             self.leader_seen_at = self._now
         self._expire_requests()
         self._is_tick_taken = True
+        if core.identity.cluster_id is not None:
+            self.snapshots.tick(core)
         if self.hand_over.is_draining:
             self._hand_over(core)
 
@@ -294,7 +329,7 @@ class Node:
         elif (
             identity.cluster_id is None
             and not self._is_adopting
-            and any(isinstance(message, Append) for message in frame.messages)
+            and any(isinstance(message, Append | SnapshotOffer) for message in frame.messages)
         ):
             self._adopt(core, frame)
         else:
@@ -307,11 +342,28 @@ class Node:
                 self.requests.on_forward(frame.sender, message, self._now, is_leader=is_leader)
             elif isinstance(message, ForwardReplies):
                 self.requests.on_forward_replies(frame.sender, message)
+            elif isinstance(message, SnapshotOffer):
+                self.snapshots.on_offer(core, frame.sender, message)
+            elif isinstance(message, SnapshotChunk):
+                self.snapshots.on_chunk(message)
+            elif isinstance(message, SnapshotAck):
+                self.snapshots.on_ack(core, frame.sender, message)
             elif message.sender == frame.sender:
                 self.round_trips.received(message, self._now)
                 core.raft.step(message)
             else:
                 self.frames_dropped += 1
+
+    def _on_peer_down(self, event: PeerDown) -> None:
+        self.requests.on_peer_down(event)
+        if self.core is not None:
+            self.snapshots.on_peer_down(self.core, event.peer)
+
+    def _on_snapshot_request(self, request: SnapshotRequest | BackupRequest) -> None:
+        if self.core is None:
+            self._reply(request.id, Failure(FailureCode.UNINITIALISED, "the node is starting"))
+        else:
+            self.snapshots.on_request(self.core, request)
 
     def _on_disk_done(self, event: DiskDone) -> None:
         self._disk.complete(event)
@@ -343,12 +395,14 @@ class Node:
     def _carry_out(self, core: Core, ready: Ready) -> None:
         if ready.soft_state is not None:
             self._role_changed(core)
-        if ready.conf_state is not None:
-            self._peers_changed(core, ready.conf_state)
+        if ready.contacts is not None:
+            self._peers_changed(core)
         for message in ready.messages:
             self._send(message.receiver, message)
         if ready.write is not None:
             self._start_write(core, ready.write)
+        for wanted in ready.snapshots_wanted:
+            self.snapshots.wanted(core, wanted)
         self._unapplied += ready.committed_entries
         for read_state in ready.read_states:
             self.requests.reads.confirm(read_state.context, read_state.index)
@@ -366,14 +420,13 @@ class Node:
             end += 1
         for applied in core.store.apply(self._unapplied[:end]):
             self.requests.settle_entry(applied)
+        size_bytes = sum(len(entry.data) for entry in self._unapplied[:end])
         del self._unapplied[:end]
         core.raft.applied(core.store.applied_index)
+        self.snapshots.applied(core, core.store.applied_index, size_bytes)
 
     def _start_write(self, core: Core, write: Write) -> None:
-        self._write_started_at = self._now
-
-        def durable(_: None) -> None:
-            self._write_started_at = None
+        def durable(_: None = None) -> None:
             core.raft.persisted(write.number)
             for message in write.messages:
                 self._send(message.receiver, message)
@@ -382,7 +435,12 @@ class Node:
                     self._reply(request.id, Bootstrapped(request.cluster_id, repeated=False))
                 self._bootstraps.clear()
 
-        self._disk.start(core.wal.append(write.hard_state, write.entries), durable)
+        if write.snapshot is not None:
+            # What it replaces is not applied any more: the state comes whole.
+            self._unapplied.clear()
+            self.snapshots.install(core, write, durable)
+            return
+        self._wal_writes.run(lambda: core.wal.append(write.hard_state, write.entries), durable)
 
     # ---- deadlines, disk stalls, drain ------------------------------------------------------
 
@@ -400,9 +458,9 @@ class Node:
 
         Not before: after a pause of the whole process, the tick may come ahead of the completion.
         """
-        if self._write_started_at is None:
+        if self._wal_writes.started_at is None:
             return
-        stalled_seconds = self._now - self._write_started_at
+        stalled_seconds = self._now - self._wal_writes.started_at
         if stalled_seconds > self.settings.disk_stall_exit_seconds:
             self._stop(f"the disk has not finished a write for {stalled_seconds:.0f} s")
         elif stalled_seconds > self.settings.disk_stall_transfer_seconds:
@@ -412,6 +470,9 @@ class Node:
         self.hand_over.run(core.raft, self._now, self.settings.election_ticks)
 
     # ---- small things -----------------------------------------------------------------------
+
+    def _clock(self) -> float:
+        return self._now
 
     def _submit(self, submission: SubmitDisk) -> None:
         self._effects.append(submission)
@@ -429,11 +490,10 @@ class Node:
             self.leader_seen_at = self._now
         self._effects.append(RoleChanged(str(raft.role), raft.term, raft.leader_id))
 
-    def _peers_changed(self, core: Core, conf: ConfState) -> None:
+    def _peers_changed(self, core: Core) -> None:
         cluster_id = core.identity.cluster_id
         if cluster_id is not None:
-            others = tuple(m for m in conf.members if m.id != core.identity.member_id)
-            self._effects.append(PeersChanged(cluster_id, others))
+            self._effects.append(PeersChanged(cluster_id, core.raft.contacts))
 
     def _stop(self, reason: str) -> None:
         if not self.is_stopped:

@@ -14,10 +14,14 @@ from raftkv.node.events import (
     PeerFrame,
     PeerMessage,
     Send,
+    SnapshotAck,
+    SnapshotChunk,
+    SnapshotOffer,
 )
 from raftkv.raft import Append, AppendResp, NodeId
 
 _BULK_MESSAGES: Final = (Append, AppendResp, ForwardWrites, ForwardReplies)
+_SNAPSHOT_MESSAGES: Final = (SnapshotOffer, SnapshotChunk, SnapshotAck)
 
 # Of the data in one frame. A single message may be longer, as a single entry may be; peers take
 # frames of 64 MiB.
@@ -32,7 +36,12 @@ class Outbox:
 
     def add(self, receiver: NodeId, message: PeerMessage) -> None:
         """Put a message in."""
-        channel = Channel.BULK if isinstance(message, _BULK_MESSAGES) else Channel.CONTROL
+        if isinstance(message, _BULK_MESSAGES):
+            channel = Channel.BULK
+        elif isinstance(message, _SNAPSHOT_MESSAGES):
+            channel = Channel.SNAPSHOT
+        else:
+            channel = Channel.CONTROL
         self._messages.setdefault((receiver, channel), []).append(message)
 
     def take(self, cluster_id: str | None, sender: NodeId) -> list[Send]:
@@ -73,5 +82,7 @@ def _data_bytes(message: PeerMessage) -> int:
             return sum(len(command) for _, command in writes)
         case ForwardReplies(replies=replies):
             return sum(len(reply) for _, reply in replies if isinstance(reply, bytes))
+        case SnapshotChunk(data=data):
+            return len(data)
         case _:
             return 0

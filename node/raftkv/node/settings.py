@@ -51,6 +51,12 @@ class NodeSettings:
     # ... and a node whose disk write takes longer ends.
     disk_stall_exit_seconds: float = 20.0
 
+    # How much of the log stays in memory for followers that are a little behind, beyond what is
+    # not applied yet. Who is farther behind is sent a snapshot.
+    log_bytes_max: int = 64 << 20
+    # Free for the log beside a snapshot that is made or received.
+    snapshot_keep_free_bytes: int = 128 << 20
+
     check_invariants: bool = False
 
     def raft_config(self, member_id: NodeId) -> Config:

@@ -1,0 +1,180 @@
+"""Snapshots in the whole node: made while serving, sent in pieces, installed, recovered from."""
+
+from functools import partial
+
+import pytest
+
+from raftkv.kv.commands import Put, encode_command
+from raftkv.node.events import (
+    Answer,
+    Failure,
+    FailureCode,
+    SnapshotRequest,
+    SnapshotTaken,
+    WriteRequest,
+)
+from raftkv.node.snapshots import Snapshots
+from raftkv.storage.layout import SNAPSHOTS, WAL
+from tests.simulation.cluster import Climate, Machine
+from tests.simulation.network import Weather
+from tests.simulation.scenarios import Script
+
+VALUE = bytes(2000)
+#: A snapshot every hundred entries; who lags by ten needs one.
+TINY = Climate(Weather(), snapshot_bytes_min=200_000, log_bytes_max=20_000)
+#: No snapshot unless one is asked for.
+NEVER = Climate(Weather(), log_bytes_max=20_000)
+
+
+def snapshots_of(machine: Machine) -> Snapshots:
+    assert machine.process is not None
+    return machine.process.node.snapshots
+
+
+def applied_of(script: Script, machine: Machine) -> int:
+    assert machine.process is not None
+    core = machine.process.node.core
+    return 0 if core is None else core.store.applied_index
+
+
+def files_in(machine: Machine, directory: str) -> list[str]:
+    return [path for path in machine.disk.paths() if path.startswith(directory + "/")]
+
+
+def put(script: Script, machine: Machine, count: int, answers: list[Answer]) -> None:
+    """Write ``count`` values there, a few at a time, and wait until all are answered."""
+    for number in range(count):
+        command = encode_command(Put(b"key %d" % (number % 50), VALUE))
+        deadline = script.world.now + 5.0
+        script.cluster.request(
+            machine, partial(WriteRequest, command=command, deadline=deadline), answers.append
+        )
+        if number % 5 == 4:
+            wanted = len(answers)
+            script.until(lambda wanted=wanted: len(answers) > wanted, "an answer")  # type: ignore[misc]
+    script.until(lambda: len(answers) == count, "all answers")
+    assert not any(isinstance(answer, Failure) for answer in answers)
+
+
+def converged(script: Script, machines: list[Machine]) -> bool:
+    return len({applied_of(script, machine) for machine in machines}) == 1
+
+
+def test_rule_11_a_snapshot_is_made_when_the_log_has_grown_and_frees_the_log() -> None:
+    script = Script(1, 3, TINY)
+    leader = script.elected(script.cluster.machines)
+    put(script, leader, 600, [])
+    # The history of these values makes the database as large as the log: the next is far off.
+    script.until(lambda: snapshots_of(leader).made_count == 1, "a snapshot")
+    answers: list[Answer] = []
+    script.cluster.request(leader, SnapshotRequest, answers.append)
+    script.until(lambda: bool(answers), "another")
+    assert snapshots_of(leader).made_count == 2
+    script.until(lambda: len(files_in(leader, SNAPSHOTS)) == 1, "the older one to go")
+    # 600 values of 2 kB are 1.2 MB, in segments of 64 kB: most of them are gone.
+    script.until(lambda: len(files_in(leader, WAL)) < 12, "segments to go")
+    raft = script.raft(leader)
+    assert raft.last_index - raft.first_index < 12, "the log in memory is short"
+
+
+def test_rule_10_a_follower_that_is_far_behind_is_sent_a_snapshot() -> None:
+    script = Script(2, 3, NEVER)
+    machines = script.cluster.machines
+    leader = script.elected(machines)
+    follower = next(m for m in machines if m is not leader)
+    script.only_links([m for m in machines if m is not follower], [follower])
+    put(script, leader, 100, [])
+    assert script.raft(leader).first_index > script.raft(follower).last_index + 1
+    script.only_links(machines)
+    script.until(lambda: snapshots_of(follower).installed_count == 1, "the snapshot")
+    script.until(lambda: converged(script, machines), "all to be alike")
+    put(script, follower, 10, [])
+
+
+@pytest.mark.parametrize("moment_ms", range(0, 40, 3))
+def test_rule_10_an_installation_survives_a_crash_at_any_moment(moment_ms: int) -> None:
+    """Whatever a power loss leaves of it: the node comes back and catches up."""
+    script = Script(3 + moment_ms, 3, NEVER)
+    machines = script.cluster.machines
+    leader = script.elected(machines)
+    follower = next(m for m in machines if m is not leader)
+    script.only_links([m for m in machines if m is not follower], [follower])
+    put(script, leader, 60, [])
+    script.only_links(machines)
+    script.until(lambda: bool(snapshots_of(leader).sending), "the transfer")
+    later = script.world.now + moment_ms / 1000
+    script.until(lambda: script.world.now > later, "a moment")
+    script.cluster.lose_power(follower)
+    script.cluster.start(follower)
+    script.until(lambda: converged(script, machines), "all to be alike")
+
+
+def test_rule_10_a_transfer_goes_on_where_it_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(4, 3, NEVER)
+    monkeypatch.setattr("raftkv.node.snapshot_transfer.CHUNK_BYTES", 4096)
+    monkeypatch.setattr("raftkv.node.snapshot_transfer.WINDOW_BYTES", 8192)
+    machines = script.cluster.machines
+    leader = script.elected(machines)
+    follower = next(m for m in machines if m is not leader)
+    others = [m for m in machines if m is not follower]
+    script.only_links(others, [follower])
+    put(script, leader, 60, [])
+    script.only_links(machines)
+    script.until(lambda: bool(snapshots_of(leader).sending), "the transfer")
+    (transfer,) = snapshots_of(leader).sending.values()
+    half = transfer.offer.info.size_bytes // 2
+    script.until(lambda: transfer.acked_bytes >= half, "half of it")
+    script.only_links(others, [follower])
+    script.until(lambda: not snapshots_of(leader).sending, "the leader to notice")
+    script.only_links(machines)
+    script.until(lambda: bool(snapshots_of(leader).sending), "a new offer")
+    (second,) = snapshots_of(leader).sending.values()
+    script.until(lambda: second.acked_bytes > 0, "an answer")
+    assert second.acked_bytes >= half, "what was received is not sent again"
+    script.until(lambda: converged(script, machines), "all to be alike")
+
+
+def test_rule_09_an_engine_that_is_lost_comes_back_from_the_snapshot() -> None:
+    script = Script(5, 3, TINY)
+    machines = script.cluster.machines
+    leader = script.elected(machines)
+    put(script, leader, 300, [])
+    follower = next(m for m in machines if m is not leader)
+    script.until(lambda: snapshots_of(follower).made_count >= 1, "a snapshot")
+    script.cluster.lose_power(follower)  # takes the engine, which is in memory
+    script.cluster.start(follower)
+    script.until(lambda: follower.is_started, "recovery")
+    assert script.raft(follower).first_index > 1, "the log begins after the snapshot"
+    script.until(lambda: converged(script, machines), "all to be alike")
+
+
+def test_a_snapshot_on_request_is_answered_when_it_is_durable() -> None:
+    script = Script(6, 1, NEVER)
+    (machine,) = script.cluster.machines
+    script.elected([machine])
+    put(script, machine, 10, [])
+    answers: list[Answer] = []
+    script.cluster.request(machine, SnapshotRequest, answers.append)
+    script.until(lambda: bool(answers), "the snapshot")
+    (taken,) = answers
+    assert isinstance(taken, SnapshotTaken)
+    assert (taken.index, taken.revision) == (applied_of(script, machine), 10)
+    assert files_in(machine, SNAPSHOTS) == [f"{SNAPSHOTS}/{taken.name}"]
+
+
+def test_a_snapshot_that_does_not_fit_is_refused_and_the_node_goes_on() -> None:
+    script = Script(7, 1, NEVER)
+    (machine,) = script.cluster.machines
+    script.elected([machine])
+    put(script, machine, 10, [])
+    machine.disk.capacity_bytes = sum(len(machine.disk.read(p)) for p in machine.disk.paths())
+    machine.disk.capacity_bytes += 1000
+    answers: list[Answer] = []
+    script.cluster.request(machine, SnapshotRequest, answers.append)
+    script.until(lambda: bool(answers), "an answer")
+    (answer,) = answers
+    assert isinstance(answer, Failure)
+    assert answer.code is FailureCode.REFUSED
+    assert "does not fit" in answer.detail
+    machine.disk.capacity_bytes = None
+    put(script, machine, 10, [])
