@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -74,10 +75,11 @@ class NodeProcess:
     log: Path
     arguments: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -119,8 +121,19 @@ class NodeProcess:
 class Cluster:
     """N nodes that form one cluster by `--peers`. Use it with ``async with``."""
 
-    def __init__(self, directory: Path, count: int = 3, extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        count: int = 3,
+        extra: Sequence[str] = (),
+        *,
+        tls: ssl.SSLContext | None = None,
+        token: str | None = None,
+    ) -> None:
+        """With ``tls`` and ``token``, how nodes are looked at that ``extra`` makes demand it."""
         self.directory = directory
+        self._tls = tls
+        self._token = token
         names = [f"n{number}" for number in range(1, count + 1)]
         ports = {name: (free_port(), free_port()) for name in names}
         peers = ",".join(f"{name}=127.0.0.1:{ports[name][1]}" for name in names)
@@ -139,10 +152,16 @@ class Cluster:
             *("--addr", f"127.0.0.1:{ports[0]}", "--peer-addr", f"127.0.0.1:{ports[1]}"),
             *more,
         ]
-        return NodeProcess(name, *ports, data, self.directory / f"{name}.log", arguments)
+        scheme = "http" if self._tls is None else "https"
+        log = self.directory / f"{name}.log"
+        return NodeProcess(name, *ports, data, log, arguments, scheme=scheme)
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0))
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=2.0),
+            connector=aiohttp.TCPConnector(ssl=True if self._tls is None else self._tls),
+            headers={} if self._token is None else {"Authorization": f"Bearer {self._token}"},
+        )
         try:
             for node in self.nodes:
                 node.start()
