@@ -38,7 +38,7 @@ from raftkv.server import driver as driver_module
 from raftkv.server.addresses import Address
 from raftkv.server.driver import Driver
 from raftkv.server.frames import PREAMBLE, Hello, encode
-from raftkv.storage.disk import DiskError, DiskOps, DiskResult, Fdatasync, FsyncDir
+from raftkv.storage.disk import DiskError, DiskOps, DiskResult, Fdatasync, FsyncDir, Lane
 from tests.server.fakes import FakeDisk, FakeMetrics, FakeNode
 from tests.server.waiting import until
 
@@ -299,6 +299,53 @@ async def test_faults_row_26_a_disk_that_hangs_makes_the_node_stuck(
     await driver.start()
     assert driver.is_stuck() is None
     monkeypatch.setattr(driver_module, "STUCK_SECONDS", 0.01)
+    await until("stuck", lambda: "disk" in (driver.is_stuck() or ""))
+    release.set()
+    await until("not stuck", lambda: driver.is_stuck() is None)
+
+
+async def test_rule_26_the_log_does_not_wait_behind_a_snapshot(setting: Setting) -> None:
+    release = threading.Event()
+    threads = set[int]()
+
+    def perform(ops: DiskOps) -> list[DiskResult]:
+        threads.add(threading.get_ident())
+        if isinstance(ops[0], FsyncDir):
+            assert release.wait(10)
+        return []
+
+    submissions = [
+        SubmitDisk(1, (FsyncDir("snapshots"), Fdatasync(9)), Lane.BULK),
+        SubmitDisk(2, (FsyncDir("again"),), Lane.BULK),
+        *(SubmitDisk(number, (Fdatasync(3),)) for number in (3, 4, 5)),
+    ]
+    node = FakeNode(starting=submissions)
+    driver = setting.driver(node, FakeDisk(perform))
+    await driver.start()
+    await until("the log is written", lambda: len(node.events(DiskDone)) == 3)
+    assert node.events(DiskDone) == [DiskDone(number, []) for number in (3, 4, 5)]
+    assert len(threads) == 2
+    release.set()
+    await until("all done", lambda: len(node.events(DiskDone)) == 5)
+    # The time of a snapshot says nothing about the log.
+    assert len(setting.metrics.wal_fsync_seconds) == 3
+
+
+async def test_faults_row_26_a_snapshot_may_take_longer_than_the_log(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    def perform(_: DiskOps) -> list[DiskResult]:
+        assert release.wait(10)
+        return []
+
+    node = FakeNode(starting=[SubmitDisk(1, (FsyncDir("."),), Lane.BULK)])
+    driver = setting.driver(node, FakeDisk(perform))
+    await driver.start()
+    monkeypatch.setattr(driver_module, "STUCK_SECONDS", 0.0)
+    assert driver.is_stuck() is None
+    monkeypatch.setattr(driver_module, "BULK_STUCK_SECONDS", 0.01)
     await until("stuck", lambda: "disk" in (driver.is_stuck() or ""))
     release.set()
     await until("not stuck", lambda: driver.is_stuck() is None)

@@ -22,8 +22,10 @@ from raftkv.storage.disk import (
     Rename,
     Truncate,
     Unlink,
+    WriteFrom,
 )
 from tests.simulation.disk import SECTOR_BYTES, Crash, SimDisk
+from tests.storage.support import Blob
 
 SEEDS = range(60)
 OLD, NEW = b"o" * SECTOR_BYTES, b"n" * SECTOR_BYTES
@@ -159,6 +161,21 @@ def test_faults_hit_the_operation_they_name() -> None:
         do(disk, Pwrite(handle, 0, [NEW]))
     half = SECTOR_BYTES // 2
     assert disk.read("f") == NEW[:half] + OLD[half:]
+
+
+def test_what_a_source_writes_is_a_write_like_any_other() -> None:
+    disk = SimDisk(capacity_bytes=4 * SECTOR_BYTES)
+    handle = durable_file(disk, OLD * 3)
+    assert do(disk, WriteFrom(handle, SECTOR_BYTES, Blob(NEW * 2))) == 2 * SECTOR_BYTES
+    assert disk.read("f") == OLD + NEW * 2
+    assert len({after_power_loss(disk, seed).read("f") for seed in SEEDS}) > 4
+    with pytest.raises(DiskError, match="No space left on device"):
+        do(disk, WriteFrom(handle, SECTOR_BYTES, Blob(NEW * 4)))
+    disk.crash_at(disk.op_count + 1)
+    with pytest.raises(Crash):
+        do(disk, WriteFrom(handle, 0, Blob(b"x" * SECTOR_BYTES)))
+    half = SECTOR_BYTES // 2
+    assert disk.read("f") == b"x" * half + OLD[half:] + NEW * 2
 
 
 def test_a_full_disk_refuses_growth_and_heals() -> None:

@@ -8,16 +8,18 @@ import errno
 from collections.abc import Callable
 from itertools import product
 from random import Random
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftkv.raft.messages import HardState
-from raftkv.storage.disk import DiskError, DiskTask, Rename, run_task
+from raftkv.raft.messages import EntryId, HardState
+from raftkv.storage.disk import DiskError, DiskResult, DiskTask, Rename, run_task
 from raftkv.storage.errors import SnapshotRefusedError
 from raftkv.storage.identity import adopt_cluster
 from raftkv.storage.record import HEADER_BYTES, SECTOR_BYTES
+from raftkv.storage.snapshots import SnapshotInfo, remove_older_than
 from tests.simulation.disk import Crash, SimDisk
 from tests.storage.promises import (
     CONF,
@@ -31,14 +33,21 @@ from tests.storage.promises import (
 )
 from tests.storage.support import (
     LogState,
+    blob_of,
     found_on,
     frames_of,
+    load_blob,
     make_entries,
+    make_snapshot,
     open_on,
+    receive,
     restart,
     segment_path,
+    sent_snapshot,
     state_of,
 )
+
+T = TypeVar("T")
 
 WORKLOADS = [write_log, take_snapshots, install_snapshots]
 
@@ -261,3 +270,118 @@ def test_a_log_under_random_writes_and_crashes_equals_a_list(
         found = state_of(restart(disk))
         assert found in (state, asked)
         state = found
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.integers(0, 3), st.integers(0, 1500), st.integers(0, 3)),
+        st.tuples(st.just("take"), st.integers(0, 30)),
+        st.tuples(st.just("install"), st.integers(1, 30)),
+        st.tuples(st.just("drop"), st.integers(0, 30)),
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+class Model:
+    """A log with snapshots, its list model, and what was asked of it since."""
+
+    def __init__(self, disk: SimDisk) -> None:
+        self.disk = disk
+        self.state = self.asked = LogState()
+        self.bulk: DiskTask[int] | None = None  # segments being dropped in the other lane
+
+    def open(self) -> None:
+        """Start a process; it must find what was promised."""
+        recovered = restart(self.disk)
+        found = state_of(recovered)
+        assert found in (self.state, self.asked)
+        if recovered.snapshot is not None:
+            blob = load_blob(self.disk, recovered.snapshot.name)
+            assert blob == blob_of(found.base, size=100).content
+        self.state = self.asked = found
+        self.wal = recovered.wal
+        self.bulk = None
+
+    def do(self, step: tuple[object, ...], rng: Random) -> None:
+        """Take a step; what is being dropped goes on in between."""
+        match step:
+            case ("write", int(count), int(size), int(replaced)):
+                self.write(count, size, replaced, rng)
+            case ("take", int(behind)):
+                base_index, commit = self.state.base.index, self.state.hard_state.commit
+                index = max(base_index, commit - behind)
+                if index > base_index:
+                    last = self.state.entries[index - base_index - 1].id
+                    self.name(make_snapshot(last, size=100), installs=False, rng=rng)
+            case ("install", int(ahead)):
+                last = EntryId(self.state.hard_state.term, self.state.hard_state.commit + ahead)
+                if last.term > 0:
+                    sent = sent_snapshot(last, size=100)
+                    self.name(receive(sent), installs=True, rng=rng)
+            case ("drop", int(behind)) if self.bulk is None:
+                self.bulk = self.wal.drop_before(self.state.last_index - behind)
+
+    def write(self, count: int, size: int, replaced: int, rng: Random) -> None:
+        state = self.state
+        hard, last_index = state.hard_state, state.last_index
+        kept = last_index - min(replaced, last_index - hard.commit) * (count > 0)
+        entries = make_entries(kept + 1, count, term=hard.term + 1, size=size)
+        hard_state = HardState(hard.term + 1, rng.choice([None, 1]), rng.randint(hard.commit, kept))
+        self.asked = state.append(hard_state, entries)
+        self.run(self.wal.append(hard_state, entries), rng)
+        self.state = self.asked
+
+    def name(self, made: DiskTask[SnapshotInfo], *, installs: bool, rng: Random) -> None:
+        info = self.run(made, rng)
+        self.asked = self.state.stand_on(info.meta, installs=installs)
+        self.run(self.wal.append_snapshot(info, installs=installs), rng)
+        self.state = self.asked
+        self.run(remove_older_than(info.name), rng)
+
+    def run(self, task: DiskTask[T], rng: Random) -> T:
+        """Run ``task``; between its submissions some of the other lane's are performed."""
+        results: list[DiskResult] | None = None
+        while True:
+            if self.bulk is not None and rng.random() < 0.5:
+                self.go_on_dropping()
+            try:
+                ops = next(task) if results is None else task.send(results)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            results = self.disk.perform(ops)
+
+    def go_on_dropping(self) -> None:
+        assert self.bulk is not None
+        try:
+            # Both lanes wait for one result at a time; a dropped segment's is not looked at.
+            ops = self.bulk.send(None)  # type: ignore[arg-type]
+        except StopIteration:
+            self.bulk = None
+        else:
+            self.disk.perform(ops)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(STEPS, st.integers(1, 150), st.booleans()), max_size=4), st.integers(0))
+def test_a_log_with_snapshots_under_random_steps_and_crashes_equals_its_model(
+    lives: list[tuple[list[tuple[object, ...]], int, bool]], seed: int
+) -> None:
+    disk, rng = SimDisk(), Random(seed)
+    found_on(disk)
+    model = Model(disk)
+    for steps, crash_after_ops, is_power_loss in lives:
+        disk.kill()
+        disk.crash_at(disk.op_count + crash_after_ops)
+        try:
+            model.open()
+            for step in steps:
+                model.do(step, rng)
+        except Crash:
+            pass
+        if is_power_loss:
+            disk.power_loss(rng)
+        disk.cancel_faults()
+        model.open()

@@ -1,18 +1,22 @@
 """The real disk, on a real file system, beside the simulated one."""
 
 import errno
+import io
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
-from raftkv.raft.messages import HardState
+from raftkv.raft.messages import EntryId, HardState
+from raftkv.storage import os_disk
 from raftkv.storage.disk import (
     Allocate,
     Close,
@@ -27,9 +31,11 @@ from raftkv.storage.disk import (
     Open,
     Pread,
     Pwrite,
+    ReadInto,
     Rename,
     Truncate,
     Unlink,
+    WriteFrom,
     run_task,
 )
 from raftkv.storage.errors import (
@@ -38,10 +44,19 @@ from raftkv.storage.errors import (
     ForeignDirectoryError,
 )
 from raftkv.storage.identity import adopt_cluster
-from raftkv.storage.os_disk import OsDisk
+from raftkv.storage.os_disk import OsDisk, _WholeFile
 from raftkv.storage.recovery import Recovered, open_storage
+from raftkv.storage.snapshots import remove_older_than
 from tests.simulation.disk import SimDisk
-from tests.storage.support import make_entries
+from tests.storage.support import (
+    Blob,
+    BlobReader,
+    make_entries,
+    make_snapshot,
+    receive,
+    sent_snapshot,
+    state_of,
+)
 
 # ---- the same operations on both disks -----------------------------------------------------
 
@@ -53,6 +68,8 @@ OPS = st.one_of(
     st.tuples(st.just(Close), SLOTS),
     st.tuples(st.just(Pread), SLOTS, SIZES, SIZES),
     st.tuples(st.just(Pwrite), SLOTS, SIZES, st.lists(st.binary(max_size=1500), max_size=3)),
+    st.tuples(st.just(WriteFrom), SLOTS, SIZES, st.builds(Blob, st.binary(max_size=1500))),
+    st.tuples(st.just(ReadInto), SLOTS, SIZES, SIZES),
     st.tuples(st.just(Allocate), SLOTS, SIZES),
     st.tuples(st.just(Truncate), SLOTS, SIZES),
     st.tuples(st.just(Fdatasync), SLOTS),
@@ -71,10 +88,12 @@ def outcome(disk: Disk, script: list[tuple[Any, ...]]) -> list[object]:
     handles: list[int] = []
     outcomes: list[object] = []
     for kind, *arguments in script:
-        if kind in (Close, Pread, Pwrite, Allocate, Truncate, Fdatasync):
+        if kind in (Close, Pread, Pwrite, WriteFrom, ReadInto, Allocate, Truncate, Fdatasync):
             if not handles:
                 continue
             arguments[0] = handles[arguments[0] % len(handles)]
+        if kind is ReadInto:
+            arguments.append(BlobReader())
         op: DiskOp = kind(*arguments)
         try:
             (result,) = disk.perform((op,))
@@ -87,6 +106,9 @@ def outcome(disk: Disk, script: list[tuple[Any, ...]]) -> list[object]:
             result = None
         elif isinstance(op, Close):
             handles.remove(op.handle)
+        elif isinstance(op, ReadInto):
+            assert isinstance(op.sink, BlobReader)
+            outcomes.append(op.sink.content)
         outcomes.append((kind.__name__, result))
     for handle in handles:
         disk.perform((Close(handle),))
@@ -103,24 +125,33 @@ def test_both_disks_answer_alike(
 
 
 def lives(disk: Disk) -> list[Recovered]:
-    """Two processes one after the other, over several segments."""
+    """Four processes one after the other, over several segments and two snapshots."""
     recovered = run_task(disk, open_storage(Random(1), segment_bytes=4096))
     run_task(disk, adopt_cluster(recovered.identity, "c1", None))
     for index in range(1, 30):
         entries = make_entries(index, 1, size=index * 20)
         run_task(disk, recovered.wal.append(HardState(1, 2, index - 1), entries))
     again = run_task(disk, open_storage(Random(2), segment_bytes=4096))
-    return [recovered, again]
+    info = run_task(disk, make_snapshot(EntryId(1, 20), size=3 << 20))
+    run_task(disk, again.wal.append_snapshot(info, installs=False))
+    run_task(disk, again.wal.drop_before(20))
+    third = run_task(disk, open_storage(Random(3), segment_bytes=4096))
+    info = run_task(disk, receive(sent_snapshot(EntryId(2, 70))))
+    run_task(disk, third.wal.append_snapshot(info, installs=True))
+    run_task(disk, third.wal.drop_before(70))
+    run_task(disk, remove_older_than(info.name))
+    fourth = run_task(disk, open_storage(Random(4), segment_bytes=4096))
+    return [recovered, again, third, fourth]
 
 
 def test_the_log_writes_the_same_files_on_both_disks(tmp_path: Path) -> None:
     sim = SimDisk()
     sim_lives, os_lives = lives(sim), lives(OsDisk(str(tmp_path)))
     for left, right in zip(sim_lives, os_lives, strict=True):
-        assert (left.identity, left.hard_state, left.entries) == (
+        assert (left.identity, state_of(left), left.snapshot) == (
             right.identity,
-            right.hard_state,
-            right.entries,
+            state_of(right),
+            right.snapshot,
         )
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert sim.paths() == sorted(str(path.relative_to(tmp_path)) for path in files)
@@ -157,6 +188,106 @@ def test_a_write_of_more_parts_than_one_call_takes(tmp_path: Path) -> None:
     chunks = [bytes([number % 256]) for number in range(3000)]
     _, content, _ = disk.perform((Pwrite(handle, 0, chunks), Pread(handle, 0, 5000), Close(handle)))
     assert content == b"".join(chunks)
+
+
+@dataclass(frozen=True)
+class Copying:
+    """A library that writes to, and reads from, a descriptor."""
+
+    descriptors: list[int]
+
+    def write_to(self, file: BinaryIO) -> None:
+        self.descriptors.append(file.fileno())
+        assert os.write(file.fileno(), b"by descriptor") == 13
+
+    def read_from(self, file: BinaryIO, size: int) -> None:
+        self.descriptors.append(file.fileno())
+        assert os.read(file.fileno(), size) == b"descriptor"
+
+
+def test_a_library_may_write_to_the_descriptor_itself(tmp_path: Path) -> None:
+    disk = OsDisk(str(tmp_path))
+    (handle,) = disk.perform((Open("f", create=True),))
+    assert isinstance(handle, int)
+    library = Copying([])
+    size, _, content, _ = disk.perform(
+        (
+            WriteFrom(handle, 100, library),
+            ReadInto(handle, 103, 10, library),
+            Pread(handle, 98, 99),
+            Close(handle),
+        )
+    )
+    assert (size, content) == (13, bytes(2) + b"by descriptor")
+    assert library.descriptors == [handle, handle]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A source that writes as a careless one does: whatever write returns."""
+
+    content: bytes
+
+    def write_to(self, file: BinaryIO) -> None:
+        assert file.write(memoryview(self.content)) == len(self.content)
+
+
+def test_a_source_need_not_care_about_writes_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ShortFileIO(io.FileIO):
+        @override
+        def write(self, data: Any, /) -> int:
+            return super().write(bytes(data)[:1000])
+
+    class WholeFile(_WholeFile, ShortFileIO):
+        """`super().write` in the first is the second's."""
+
+    monkeypatch.setattr(os_disk, "_WholeFile", WholeFile)
+    disk = OsDisk(str(tmp_path))
+    (handle,) = disk.perform((Open("f", create=True),))
+    assert isinstance(handle, int)
+    content = bytes(range(256)) * 20
+    assert disk.perform((WriteFrom(handle, 7, Pieces(content)), Close(handle)))[0] == len(content)
+    assert (tmp_path / "f").read_bytes() == bytes(7) + content
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A source and sink that fails."""
+
+    error: Exception
+
+    def write_to(self, file: BinaryIO) -> None:
+        raise self.error
+
+    def read_from(self, file: BinaryIO, size: int) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "number", "reason"),
+    [
+        (RuntimeError("no page"), None, "RuntimeError: no page"),
+        (OSError(errno.ENOSPC, "full"), errno.ENOSPC, "full"),
+    ],
+)
+def test_what_a_source_or_sink_raises_is_the_operations_failure(
+    tmp_path: Path, error: Exception, number: int | None, reason: str
+) -> None:
+    for disk in (OsDisk(str(tmp_path)), SimDisk()):
+        (handle,) = disk.perform((Open("f", create=True),))
+        assert isinstance(handle, int)
+        ops: list[DiskOp] = [
+            WriteFrom(handle, 0, Broken(error)),
+            ReadInto(handle, 0, 1, Broken(error)),
+        ]
+        for op in ops:
+            with pytest.raises(DiskError) as raised:
+                disk.perform((op,))
+            assert (raised.value.op, raised.value.errno) == (op, number)
+            assert raised.value.reason == reason
+        disk.perform((Close(handle),))
 
 
 def test_allocate_reserves_blocks(tmp_path: Path) -> None:

@@ -160,6 +160,21 @@ def test_rule_11_snapshots_that_end_late_do_not_hold_segments_together() -> None
     )
 
 
+def test_rule_11_what_is_left_of_the_log_may_replace_what_is_gone() -> None:
+    # A segment ends with entries that the next one replaces; the snapshot that makes the first
+    # one needless is of a later entry.
+    disk = SimDisk()
+    wal, state = written(disk, 8, commit=2)
+    assert len(segments(disk)) == 2
+    entries = make_entries(4, 9, term=2)
+    hard_state = HardState(2, None, 12)
+    run_task(disk, wal.append(hard_state, entries))
+    info = take(disk, wal, EntryId(2, 10))
+    assert run_task(disk, wal.drop_before(10)) == 1
+    state = state.append(hard_state, entries).stand_on(info.meta, installs=False)
+    assert state_of(restart(disk)) == state
+
+
 def test_rule_11_bytes_since_the_snapshot_are_counted_over_restarts() -> None:
     disk = SimDisk()
     wal, _ = written(disk, 3)

@@ -11,6 +11,7 @@ operation is a crash point in tests: running it again gives the same result.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -57,6 +58,9 @@ from raftkv.storage.wal import (
     seal,
     void,
 )
+
+# Of an entry that lay in a segment that is gone. No entry has it.
+_UNKNOWN_TERM: Final = 0
 
 
 @dataclass(slots=True)
@@ -310,10 +314,13 @@ class _Replay:
     def _append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> str | None:
         """Apply a write; why it cannot be, or None."""
         if entries:
-            kept = entries[0].index - 1 - self.base.index
-            if not 0 <= kept <= len(self.entries):
-                return f"entry {entries[0].index} follows entry {self.tail.last.index}"
-            del self.entries[kept:]
+            first_index = entries[0].index
+            if not self.tail.base_index < first_index <= self.tail.last.index + 1:
+                return f"entry {first_index} follows entry {self.tail.last.index}"
+            if first_index <= self.base.index:
+                # They replace entries of segments that are gone.
+                self.base = EntryId(_UNKNOWN_TERM, first_index - 1)
+            del self.entries[first_index - 1 - self.base.index :]
             self.entries.extend(entries)
             self.tail.last = self.entries[-1].id
         if hard_state is not None:
@@ -334,7 +341,8 @@ class _Replay:
         elif ref.last.index >= self.base.index:
             # Otherwise a later one made segments needless that this one does not cover.
             kept = ref.last.index - self.base.index
-            if [self.base, *(entry.id for entry in self.entries[kept - 1 : kept])][-1] != ref.last:
+            held = self.entries[kept - 1].id if 0 < kept <= len(self.entries) else self.base
+            if held != ref.last and held != EntryId(_UNKNOWN_TERM, ref.last.index):
                 return f"the log does not hold entry {ref.last.index} of the snapshot"
             self.base = ref.last
             del self.entries[:kept]
