@@ -267,16 +267,26 @@ class Cluster:
 
     # ---- founding ---------------------------------------------------------------------------
 
-    def found(self, cluster_id: str, answered: Callable[[Answer], None]) -> None:
-        """Call bootstrap on the first machine with the list of all. All must have started."""
-        members: list[Member] = []
-        for machine in self.machines:
-            assert machine.member_id is not None
-            name = machine.name
-            members.append(Member(machine.member_id, name, f"{name}:1", f"http://{name}"))
-        listed = tuple(members)
+    def found(
+        self,
+        cluster_id: str,
+        answered: Callable[[Answer], None],
+        founders: list[Machine] | None = None,
+    ) -> None:
+        """Call bootstrap on the first machine with the list of all, or of ``founders``.
+
+        They must have started.
+        """
+        listed = tuple(member_of(machine) for machine in founders or self.machines)
         self.request(
             self.machines[0],
             lambda request_id: BootstrapRequest(request_id, cluster_id, listed),
             answered,
         )
+
+
+def member_of(machine: Machine) -> Member:
+    """As whom the machine would be a member; it has started."""
+    assert machine.member_id is not None
+    name = machine.name
+    return Member(machine.member_id, name, f"{name}:1", f"http://{name}")

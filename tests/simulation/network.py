@@ -4,8 +4,8 @@ Frames cross it as bytes, through the real codec. A link is directed, so that a 
 one-sided. Like TCP, a link tells its sender when it broke, sooner or later, and when it is back.
 
 Consensus messages get worse weather than TCP ever makes: they may be doubled, and arrive after
-the link broke, even in the receiver's next life. Forwarded writes rely on what TCP promises: once
-at most, and only over the connection they were sent on.
+the link broke, even in the receiver's next life. What is forwarded relies on what TCP promises:
+once at most, and only over the connection it was sent on.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,19 @@ import msgspec
 
 from raftkv.node.events import (
     Event,
+    ForwardOrder,
     ForwardReplies,
     ForwardWrites,
     FrameReceived,
+    OrderReply,
     PeerDown,
     PeerFrame,
     PeerUp,
 )
 from raftkv.raft.messages import NodeId
 from tests.simulation.world import World
+
+_ONCE = ForwardWrites | ForwardReplies | ForwardOrder | OrderReply
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[PeerFrame] = msgspec.msgpack.Decoder(PeerFrame)
@@ -87,7 +91,7 @@ class Network:
             return
         weather, world = self.weather, self._world
         data = _ENCODER.encode(frame)
-        is_once = any(isinstance(m, ForwardWrites | ForwardReplies) for m in frame.messages)
+        is_once = any(isinstance(m, _ONCE) for m in frame.messages)
         connection = generation if is_once else None
         copies = 2 if world.chance(weather.duplicate) and not is_once else 1
         for _ in range(copies):

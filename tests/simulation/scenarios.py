@@ -10,12 +10,17 @@ from raftkv.kv.commands import Put, encode_command
 from raftkv.node.events import (
     Answer,
     Bootstrapped,
+    ConfigChangeRequest,
     Consistency,
+    Event,
     Get,
     ReadRequest,
     ReadResult,
+    RequestId,
+    TransferRequest,
     WriteRequest,
 )
+from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import NodeId
 from raftkv.raft.rawnode import RawNode
 from raftkv.raft.roles import Role
@@ -30,23 +35,25 @@ STEP_SECONDS_MAX = 10.0
 class Script:
     """A founded cluster in fair weather, and the verbs of a script."""
 
-    def __init__(self, seed: int, size: int, climate: Climate | None = None) -> None:
+    def __init__(
+        self, seed: int, size: int, climate: Climate | None = None, *, spare: int = 0
+    ) -> None:
+        """``spare`` machines more run, and belong to no cluster."""
         self.world = World(seed)
         # Every entry travels alone, so that a script can stop between two.
         climate = climate or Climate(Weather(), append_bytes_max=1)
-        self.cluster = Cluster(self.world, size, climate)
+        self.cluster = Cluster(self.world, size + spare, climate)
+        self.voters, self.spares = self.cluster.machines[:size], self.cluster.machines[size:]
         self.invariants = Invariants(self.cluster)
         for machine in self.cluster.machines:
             self.cluster.start(machine)
         self.until(lambda: all(m.is_started for m in self.cluster.machines), "all to start")
         answers: list[Answer] = []
-        self.cluster.found("c0ffee", answers.append)
+        self.cluster.found("c0ffee", answers.append, self.voters)
         self.until(lambda: bool(answers), "an answer to bootstrap")
         assert isinstance(answers[0], Bootstrapped)
         # 1@1 is the configuration, 2@2 the first entry of the first elected leader.
-        self.until(
-            lambda: all(self.raft(m).applied_index == 2 for m in self.cluster.machines), "calm"
-        )
+        self.until(lambda: all(self.raft(m).applied_index == 2 for m in self.voters), "calm")
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Let time pass until ``condition`` holds."""
@@ -77,13 +84,38 @@ class Script:
 
     def only_links(self, *groups: list[Machine]) -> None:
         """Let the machines of each group talk to each other, and to nobody else."""
-        ids = [_id(machine) for machine in self.cluster.machines]
-        inside = {(_id(a), _id(b)) for group in groups for a in group for b in group}
+        ids = [member_id(machine) for machine in self.cluster.machines]
+        inside = {(member_id(a), member_id(b)) for group in groups for a in group for b in group}
         self.cluster.network.cut({(a, b) for a in ids for b in ids if a != b} - inside)
 
     def mute(self, machine: Machine, towards: list[Machine]) -> None:
         """The machine hears all, but is not heard by these."""
-        self.cluster.network.cut({(_id(machine), _id(other)) for other in towards})
+        self.cluster.network.cut({(member_id(machine), member_id(other)) for other in towards})
+
+    def ask(self, machine: Machine, make: Callable[[RequestId, float], Event]) -> list[Answer]:
+        """Give a request to the machine: its id and deadline; the list gets the answer."""
+        answers: list[Answer] = []
+        deadline = self.world.now + STEP_SECONDS_MAX / 2
+        self.cluster.request(machine, lambda rid: make(rid, deadline), answers.append)
+        return answers
+
+    def answer(self, machine: Machine, make: Callable[[RequestId, float], Event]) -> Answer:
+        """The same, and wait for the answer."""
+        answers = self.ask(machine, make)
+        self.until(lambda: bool(answers), "an answer")
+        return answers[0]
+
+    def change(
+        self, machine: Machine, change: ConfigChange, config_index: int | None = None
+    ) -> Answer:
+        """The answer to a change of the membership, asked of the machine."""
+        return self.answer(
+            machine, lambda rid, until: ConfigChangeRequest(rid, change, config_index, until)
+        )
+
+    def transfer(self, machine: Machine, target: NodeId | None) -> Answer:
+        """The answer to a transfer, asked of the machine."""
+        return self.answer(machine, lambda rid, until: TransferRequest(rid, target, until))
 
     def write(self, machine: Machine) -> None:
         """Ask for a write there; the answer does not matter."""
@@ -94,7 +126,8 @@ class Script:
         )
 
 
-def _id(machine: Machine) -> NodeId:
+def member_id(machine: Machine) -> NodeId:
+    """The member id; the machine has recovered."""
     assert machine.member_id is not None
     return machine.member_id
 

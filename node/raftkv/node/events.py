@@ -20,6 +20,50 @@ from raftkv.storage.snapshots import SnapshotInfo
 RequestId = int  # chosen by the shell, unique within the process
 
 
+# ---- answers that travel between nodes too -------------------------------------------------
+
+
+class FailureCode(IntEnum):
+    """Why a request was not answered as asked. As HTTP: `raftkv.server.http.problems`."""
+
+    NO_LEADER = 1  # not committed; the deadline passed without a leader to ask
+    UNKNOWN = 2  # the write may have reached the log and may or may not take effect
+    DEADLINE = 3  # a read that could not be answered in time: nothing was changed
+    OVERLOADED = 4  # not committed; too much is in flight
+    UNINITIALISED = 5  # not committed; this node belongs to no cluster yet
+    CONFLICT = 6  # a bootstrap that contradicts what the node already is
+    INVALID = 7  # a bootstrap list without this node, or otherwise wrong
+    STOPPED = 8  # not committed; the node is stopping
+    FUTURE_REVISION = 9  # a read at a revision that the store has not reached
+    QUOTA = 10  # not committed; the store holds as much as it may (only what frees room is taken)
+    COMPACTED = 11  # a read at a revision that is gone; `Failure.revision` is the oldest left
+    IDEMPOTENCY_FULL = 12  # not committed; as many idempotency records as there may be
+    REFUSED = 13  # a membership change that is not allowed now; `Failure.reason` says why
+    PRECONDITION = 14  # the configuration is another one than the caller meant
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The answer to a request that could not be fulfilled; ``detail`` is for a person."""
+
+    code: FailureCode
+    detail: str
+    reason: str = ""  # of REFUSED: `raftkv.raft.errors.RefusalReason`, a stable word
+    revision: int = 0  # of COMPACTED: the oldest revision that can be read
+
+
+class ConfigChanged(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The membership change took effect with the configuration at this index."""
+
+    config_index: int
+
+
+class Transferred(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """``leader`` leads and has committed an entry of its own term."""
+
+    leader: NodeId
+    term: int
+
+
 # ---- node to node, beside the consensus messages -------------------------------------------
 
 
@@ -32,6 +76,20 @@ class ForwardWrites(msgspec.Struct, frozen=True, array_like=True, tag=101):
 
     incarnation: int
     writes: tuple[tuple[RequestId, bytes], ...]
+
+
+class ForwardOrder(msgspec.Struct, frozen=True, array_like=True, tag=103):
+    """A follower hands an order of a client to the leader (`raftkv.node.orders`).
+
+    ``change`` is an encoded `ConfigChange`, only to be begun on the configuration of
+    ``config_index``, if that is given; empty: hand leadership to ``target``, or whom you like.
+    """
+
+    incarnation: int
+    id: RequestId
+    change: bytes
+    config_index: int | None
+    target: NodeId | None
 
 
 class ForwardReplies(msgspec.Struct, frozen=True, array_like=True, tag=102):
@@ -73,7 +131,21 @@ class SnapshotAck(msgspec.Struct, frozen=True, array_like=True, tag=113):
 
 
 SnapshotMessage = SnapshotOffer | SnapshotChunk | SnapshotAck
-PeerMessage = Message | ForwardWrites | ForwardReplies | SnapshotMessage
+
+
+class OrderReply(msgspec.Struct, frozen=True, array_like=True, tag=104):
+    """The leader's answer to a `ForwardOrder`.
+
+    ``is_given_back``: it was not begun, and may be sent again; a `Failure` says why.
+    """
+
+    incarnation: int
+    id: RequestId
+    answer: ConfigChanged | Transferred | Failure | None
+    is_given_back: bool
+
+
+PeerMessage = Message | ForwardWrites | ForwardReplies | ForwardOrder | OrderReply | SnapshotMessage
 
 
 class PeerFrame(msgspec.Struct, frozen=True, array_like=True):
@@ -306,34 +378,6 @@ Event = (
 # ---- effects -------------------------------------------------------------------------------
 
 
-class FailureCode(IntEnum):
-    """Why a request was not answered as asked. As HTTP: `raftkv.server.http.problems`."""
-
-    NO_LEADER = 1  # not committed; the deadline passed without a leader to ask
-    UNKNOWN = 2  # the write may have reached the log and may or may not take effect
-    DEADLINE = 3  # a read that could not be answered in time: nothing was changed
-    OVERLOADED = 4  # not committed; too much is in flight
-    UNINITIALISED = 5  # not committed; this node belongs to no cluster yet
-    CONFLICT = 6  # a bootstrap that contradicts what the node already is
-    INVALID = 7  # a bootstrap list without this node, or otherwise wrong
-    STOPPED = 8  # not committed; the node is stopping
-    FUTURE_REVISION = 9  # a read at a revision that the store has not reached
-    QUOTA = 10  # not committed; the store holds as much as it may (only what frees room is taken)
-    COMPACTED = 11  # a read at a revision that is gone; `Failure.revision` is the oldest left
-    IDEMPOTENCY_FULL = 12  # not committed; as many idempotency records as there may be
-    REFUSED = 13  # a membership change that is not allowed now; `Failure.reason` says why
-    PRECONDITION = 14  # the configuration is another one than the caller meant
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """The answer to a request that could not be fulfilled; ``detail`` is for a person."""
-
-    code: FailureCode
-    detail: str
-    reason: str = ""  # of REFUSED: `raftkv.raft.errors.RefusalReason`, a stable word
-    revision: int = 0  # of COMPACTED: the oldest revision that can be read
-
-
 class ReadResult(msgspec.Struct, frozen=True):
     """``item`` is None when the key does not exist; ``revision`` is the store's, as served."""
 
@@ -404,19 +448,6 @@ class Stale(msgspec.Struct, frozen=True):
 
     found: Found
     age_seconds: float | None
-
-
-class ConfigChanged(msgspec.Struct, frozen=True):
-    """The membership change took effect with the configuration at this index."""
-
-    config_index: int
-
-
-class Transferred(msgspec.Struct, frozen=True):
-    """``leader`` leads and has committed an entry of its own term."""
-
-    leader: NodeId
-    term: int
 
 
 class SnapshotTaken(msgspec.Struct, frozen=True):

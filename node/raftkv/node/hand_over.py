@@ -4,6 +4,7 @@ Owned by the node class. Holds the wish to drain and the pace; the core does the
 3.10). Source: operator design, rule 15; node design, rule 12.
 """
 
+from raftkv.node.orders import best_successor
 from raftkv.raft import NodeId, RawNode, Role
 
 # When every node drains at once (a deleted cluster), each would hand leadership straight on: an
@@ -32,16 +33,7 @@ class HandOver:
         """
         if raft.role is not Role.LEADER or raft.transferee is not None or now < self._not_before:
             return
-        candidates = [
-            (
-                progress.silent_ticks > election_ticks,
-                peer in self._avoid,
-                -progress.match,
-                peer,
-            )
-            for peer, progress in raft.progress.items()
-            if peer in raft.conf_state.voters and peer != raft.id
-        ]
-        if candidates:
+        target = best_successor(raft, election_ticks, self._avoid, may_be_silent=True)
+        if target is not None:
             self._not_before = now + PAUSE_SECONDS
-            raft.transfer_leader(min(candidates)[-1])
+            raft.transfer_leader(target)

@@ -35,6 +35,7 @@ from raftkv.node.events import (
     Bootstrapped,
     BootstrapRequest,
     CancelRequest,
+    ConfigChangeRequest,
     Continue,
     DiskDone,
     Drained,
@@ -43,9 +44,11 @@ from raftkv.node.events import (
     Event,
     Failure,
     FailureCode,
+    ForwardOrder,
     ForwardReplies,
     ForwardWrites,
     FrameReceived,
+    OrderReply,
     PeerDown,
     PeerFrame,
     PeerMessage,
@@ -62,10 +65,12 @@ from raftkv.node.events import (
     Stop,
     SubmitDisk,
     Tick,
+    TransferRequest,
     WriteRequest,
 )
 from raftkv.node.founding import check_founding, founding_configuration
 from raftkv.node.hand_over import HandOver
+from raftkv.node.orders import Orders
 from raftkv.node.outbox import Outbox
 from raftkv.node.requests import Outlook, Requests
 from raftkv.node.round_trips import RoundTrips
@@ -137,10 +142,17 @@ class Node:
         )
         # What has no underscore is for `views` to read; nobody else writes it.
         self.core: Core | None = None
+        incarnation = rng.getrandbits(48)
         self.requests = Requests(
             settings,
-            incarnation=rng.getrandbits(48),
+            incarnation=incarnation,
             first_context=rng.getrandbits(48),
+            answer=self._reply,
+            send=self._send,
+        )
+        self.orders = Orders(
+            incarnation=incarnation,
+            election_ticks=settings.election_ticks,
             answer=self._reply,
             send=self._send,
         )
@@ -157,12 +169,14 @@ class Node:
         self._handlers: dict[type, Callable[..., None]] = {
             Tick: self._on_tick,
             FrameReceived: self._on_frame,
-            PeerUp: self.requests.on_peer_up,
+            PeerUp: self._on_peer_up,
             PeerDown: self._on_peer_down,
             DiskDone: self._on_disk_done,
             WriteRequest: self.requests.on_write,
             ReadRequest: self.requests.on_read,
-            CancelRequest: self.requests.on_cancel,
+            CancelRequest: self._on_cancel,
+            ConfigChangeRequest: self.orders.on_change,
+            TransferRequest: self.orders.on_transfer,
             BootstrapRequest: self._on_bootstrap,
             DrainRequest: self._on_drain,
             SnapshotRequest: self._on_snapshot_request,
@@ -264,7 +278,7 @@ class Node:
         if founding is not None and raft.last_index == 0:
             # Killed between the identity and the founding entry: go on with the same list.
             raft.bootstrap(founding)
-        if raft.conf_state.members:
+        if raft.contacts:
             self._peers_changed(self.core)
 
     def _on_bootstrap(self, request: BootstrapRequest) -> None:
@@ -308,6 +322,7 @@ class Node:
             return
         core.raft.tick()
         self.requests.tick()
+        self.orders.tick(core.raft)
         if core.raft.leader_id is not None:
             self.leader_seen_at = self._now
         self._expire_requests()
@@ -342,6 +357,10 @@ class Node:
                 self.requests.on_forward(frame.sender, message, self._now, is_leader=is_leader)
             elif isinstance(message, ForwardReplies):
                 self.requests.on_forward_replies(frame.sender, message)
+            elif isinstance(message, ForwardOrder):
+                self.orders.on_forward(frame.sender, message, core.raft, self._now)
+            elif isinstance(message, OrderReply):
+                self.orders.on_reply(frame.sender, message)
             elif isinstance(message, SnapshotOffer):
                 self.snapshots.on_offer(core, frame.sender, message)
             elif isinstance(message, SnapshotChunk):
@@ -354,10 +373,19 @@ class Node:
             else:
                 self.frames_dropped += 1
 
+    def _on_peer_up(self, event: PeerUp) -> None:
+        self.requests.on_peer_up(event)
+        self.orders.on_peer_up(event.peer)
+
     def _on_peer_down(self, event: PeerDown) -> None:
         self.requests.on_peer_down(event)
+        self.orders.on_peer_down(event.peer)
         if self.core is not None:
             self.snapshots.on_peer_down(self.core, event.peer)
+
+    def _on_cancel(self, request: CancelRequest) -> None:
+        self.requests.on_cancel(request)
+        self.orders.on_cancel(request.id)
 
     def _on_snapshot_request(self, request: SnapshotRequest | BackupRequest) -> None:
         if self.core is None:
@@ -378,6 +406,7 @@ class Node:
 
     def _turn(self, core: Core) -> None:
         requests = self.requests
+        self.orders.turn(core.raft)
         requests.offer_writes(core.raft)
         requests.offer_reads(core.raft, self._now)
         self._carry_out(core, core.raft.ready())
@@ -452,6 +481,7 @@ class Node:
             knows_leader=core is not None and core.raft.leader_id is not None,
         )
         self.requests.expire(self._now, outlook)
+        self.orders.expire(self._now, outlook.no_leader)
 
     def _watch_disk(self, core: Core) -> None:
         """The stall ladder of rule 12, once all inputs of a turn with a tick were taken.

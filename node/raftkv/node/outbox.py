@@ -9,8 +9,10 @@ from typing import Final
 
 from raftkv.node.events import (
     Channel,
+    ForwardOrder,
     ForwardReplies,
     ForwardWrites,
+    OrderReply,
     PeerFrame,
     PeerMessage,
     Send,
@@ -20,7 +22,14 @@ from raftkv.node.events import (
 )
 from raftkv.raft import Append, AppendResp, NodeId
 
-_BULK_MESSAGES: Final = (Append, AppendResp, ForwardWrites, ForwardReplies)
+_BULK_MESSAGES: Final = (
+    Append,
+    AppendResp,
+    ForwardWrites,
+    ForwardReplies,
+    ForwardOrder,
+    OrderReply,
+)
 _SNAPSHOT_MESSAGES: Final = (SnapshotOffer, SnapshotChunk, SnapshotAck)
 
 # Of the data in one frame. A single message may be longer, as a single entry may be; peers take

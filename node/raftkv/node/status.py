@@ -61,6 +61,8 @@ class Status(msgspec.Struct, frozen=True):
     seconds_since_leader: float | None  # None: has not known one since it started
     is_transferring: bool  # a leadership transfer away from this node is under way
     version: str
+    # Was a member of its cluster, and left it for good: it may be shut down.
+    removed: bool = False
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):

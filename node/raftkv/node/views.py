@@ -33,12 +33,13 @@ def status(node: "Node", now: float) -> Status:
         revision=store.revision,
         db_bytes=store.engine.size_bytes(),
         keys=store.key_count,
-        pending_requests=len(node.requests),
+        pending_requests=len(node.requests) + len(node.orders),
         is_voter=raft.is_voter,
         caught_up=node.requests.is_caught_up,
         seconds_since_leader=None if seen_at is None else now - seen_at,
         is_transferring=raft.transferee is not None,
         version=node.settings.version,
+        removed=raft.is_removed,
     )
 
 

@@ -433,6 +433,7 @@ async def test_rule_22_with_an_admin_listener_clients_cannot_change_the_cluster(
         ({}, None),
         ({"cluster_id": None, "state": State.UNINITIALISED}, "initialised"),
         ({"state": State.FAILED}, "initialised"),
+        ({"removed": True}, "a member"),
         ({"caught_up": False, "state": State.JOINING}, "caught up"),
         ({"seconds_since_leader": None}, "knew a leader within 10 s"),
         ({"seconds_since_leader": 10.1}, "knew a leader within 10 s"),
@@ -446,7 +447,7 @@ async def test_rule_17_readiness(
     served.driver.change(**changes)
     answer = await served.ask("GET", "/readyz")
     verbose = (await served.ask("GET", "/readyz?verbose")).body.decode().splitlines()
-    assert len(verbose) == 4
+    assert len(verbose) == 5
     if failing is None:
         assert (answer.status, answer.body) == (200, b"ok\n")
         assert all(line.startswith("[+] ") for line in verbose)

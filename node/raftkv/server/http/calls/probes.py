@@ -51,6 +51,7 @@ def readiness(status: Status) -> tuple[tuple[str, bool], ...]:
     is_initialised = status.cluster_id is not None and status.state is not State.FAILED
     return (
         ("initialised", is_initialised),
+        ("a member", not status.removed),
         ("caught up", status.caught_up),
         ("knew a leader within 10 s", seen is not None and seen <= LEADER_SEEN_SECONDS_MAX),
         ("not draining", status.state is not State.DRAINING),
