@@ -14,7 +14,13 @@ import pytest
 
 from raftkv.server.metrics import Metrics
 from raftkv.server.reload import Reloader, WatchedFiles
-from raftkv.server.tls import ServerTls, TlsFiles, names_host
+from raftkv.server.tls import (
+    HANDSHAKE_SECONDS_MAX,
+    Handshakes,
+    ServerTls,
+    TlsFiles,
+    names_host,
+)
 from tests.certificates import Authority, Issued
 
 if sys.version_info >= (3, 12):
@@ -301,6 +307,56 @@ async def test_who_speaks_no_tls_is_cut_off_and_counted(place: Place) -> None:
         writer.close()
     [failure] = place.failures
     assert "http request" in failure
+
+
+async def test_handshakes_that_never_end_are_bounded_and_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Row 1 of the bad inputs, before HTTP knows of a connection."""
+    failures: list[str] = []
+    handshakes = Handshakes(failures.append, at_once_max=3)
+    now = 100.0
+    monkeypatch.setattr("raftkv.server.tls.time.monotonic", lambda: now)
+    ends = [
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(
+            ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="a"
+        )
+        for _ in range(5)
+    ]
+    for end in ends[:3]:
+        handshakes.go_on(end)
+    handshakes.go_on(ends[0])  # the next step of one that has begun
+    with pytest.raises(ssl.SSLError, match="too many"):
+        handshakes.go_on(ends[3])
+    handshakes.ended(ends[1])
+    handshakes.go_on(ends[3])
+    now += HANDSHAKE_SECONDS_MAX
+    with pytest.raises(ssl.SSLError, match="too many"):
+        handshakes.go_on(ends[4])
+    now += 0.1  # by now the event loop has cut those that were there
+    handshakes.go_on(ends[4])
+
+
+async def test_a_listener_with_too_many_handshakes_serves_again_after_them(place: Place) -> None:
+    place.tls = ServerTls(place.files, place.failures.append)
+    place.tls._handshakes = Handshakes(place.failures.append, at_once_max=2)
+    place.tls.load()
+    async with echoing(place) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        for _, writer in silent:
+            writer.write(b"\x16\x03")  # the first bytes of a handshake
+        with pytest.raises((OSError, asyncio.IncompleteReadError)):
+            await echo(await connect(port, place.client_context()), b"a")
+        assert place.failures == ["too many handshakes at once"]
+        for _, writer in silent:
+            writer.write(b"nonsense" * 100)
+        async with asyncio.timeout(5):
+            for reader, writer in silent:
+                await reader.read()
+                writer.close()
+        served = await connect(port, place.client_context())
+        assert await echo(served, b"a") == b"a"
+        served[1].transport.abort()
 
 
 # ---- names ----------------------------------------------------------------------------------

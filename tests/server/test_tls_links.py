@@ -11,6 +11,7 @@ import pytest
 
 from raftkv.node.events import Channel, PeerDown, PeerUp
 from raftkv.raft.messages import Member
+from raftkv.server import transport
 from raftkv.server.frames import Refused
 from raftkv.server.peer_connection import probe
 from raftkv.server.tls import PeerTls, TlsFiles
@@ -207,6 +208,15 @@ async def test_an_authority_is_replaced_without_an_interruption(peers: Peers) ->
             left.transport.set_peers("c1", [])
             await until("down", lambda: PeerDown(2) in left.node.events)
     assert left.refused == right.refused == []
+
+
+async def test_a_stalled_handshake_ends(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "HANDSHAKE_SECONDS_MAX", 0.1)
+    host = await peers.start(1)
+    reader, writer = await asyncio.open_connection(host.address.host, host.address.port)
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
 
 
 async def test_a_stalled_handshake_holds_nothing_up(peers: Peers) -> None:

@@ -15,6 +15,7 @@ Peers:     both ends show a certificate of the peers' authority. The connecting 
 import ipaddress
 import ssl
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ else:
 # A client that does not finish the handshake, or does not answer the end of a connection.
 HANDSHAKE_SECONDS_MAX: Final = 10.0
 SHUTDOWN_SECONDS_MAX: Final = 2.0
+HANDSHAKES_MAX: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +46,67 @@ class TlsFiles:
         return (self.cert, self.key) if self.ca is None else (self.cert, self.key, self.ca)
 
 
+class Handshakes:
+    """The handshakes of one listener: no more than so many at once, and failures are told.
+
+    asyncio tells nobody of a handshake, so neither the limits of HTTP nor those of the links
+    between nodes know of a connection before it has ended; without a limit of their own, those who
+    connect and say nothing could take all file descriptors, which the node's own files need.
+    """
+
+    def __init__(
+        self, on_failure: Callable[[str], None] | None = None, at_once_max: int = HANDSHAKES_MAX
+    ) -> None:
+        """``on_failure`` hears why a handshake failed."""
+        self._on_failure = on_failure
+        self._at_once_max = at_once_max
+        # When each began, oldest first. One that was cut by its deadline is never heard of again.
+        self._began_at: dict[ssl.SSLObject, float] = {}
+
+    def go_on(self, handshake: ssl.SSLObject) -> None:
+        """A step of ``handshake`` is about to be made. Raises SSLError if there are too many."""
+        if handshake in self._began_at:
+            return
+        now = time.monotonic()
+        for other, began_at in list(self._began_at.items()):
+            if now - began_at <= HANDSHAKE_SECONDS_MAX:
+                break
+            del self._began_at[other]
+        if len(self._began_at) >= self._at_once_max:
+            raise ssl.SSLError("too many handshakes at once")
+        self._began_at[handshake] = now
+
+    def ended(self, handshake: ssl.SSLObject, failure: ssl.SSLError | None = None) -> None:
+        """``handshake`` succeeded, or failed for this reason."""
+        self._began_at.pop(handshake, None)
+        if failure is not None and self._on_failure is not None:
+            self._on_failure(describe(failure))
+
+
 class _Handshake(ssl.SSLObject):
-    """Tells of a handshake that failed; asyncio tells nobody."""
+    """Tells `Handshakes` of itself."""
 
     @override
     def do_handshake(self) -> None:
+        context = self.context
+        assert isinstance(context, _Context)
+        handshakes = context.handshakes
         try:
+            handshakes.go_on(self)
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as error:
-            context = self.context
-            if isinstance(context, _Context) and context.on_failure is not None:
-                context.on_failure(describe(error))
+            handshakes.ended(self, error)
             raise
+        handshakes.ended(self)
 
 
 class _Context(ssl.SSLContext):
-    """What one set of files means."""
+    """What one set of files means to a listener."""
 
     sslobject_class: type[ssl.SSLObject] = _Handshake
-    on_failure: Callable[[str], None] | None = None
+    handshakes: Handshakes
 
 
 class LiveContext(ssl.SSLContext):
@@ -96,11 +138,11 @@ class ServerTls:
         """`load` comes before the first use; ``on_failure`` hears why a handshake failed."""
         self.files = files
         self.context: Final = LiveContext(ssl.PROTOCOL_TLS_SERVER)
-        self._on_failure = on_failure
+        self._handshakes = Handshakes(on_failure)
 
     def load(self) -> None:
         """Use the files as they are now. Raises OSError (also SSLError) or ValueError."""
-        made = _server_context(self.files, self._on_failure)
+        made = _server_context(self.files, self._handshakes)
         made.set_alpn_protocols(["http/1.1"])
         self.context.current = made
 
@@ -115,21 +157,21 @@ class PeerTls:
         self.files = files
         self.server: Final = LiveContext(ssl.PROTOCOL_TLS_SERVER)
         self.client: Final = LiveContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._on_failure = on_failure
+        self._handshakes = Handshakes(on_failure)
 
     def load(self) -> None:
         """Use the files as they are now. Raises OSError (also SSLError) or ValueError."""
-        server = _server_context(self.files, self._on_failure)
+        server = _server_context(self.files, self._handshakes)
         server.num_tickets = 0  # a link lives long; each handshake looks at the certificate
-        client = _Context(ssl.PROTOCOL_TLS_CLIENT)  # checks the name of the host
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the name of the host
         client.hostname_checks_common_name = False
         _fill(client, self.files)
         self.server.current, self.client.current = server, client
 
 
-def _server_context(files: TlsFiles, on_failure: Callable[[str], None] | None) -> _Context:
+def _server_context(files: TlsFiles, handshakes: Handshakes) -> ssl.SSLContext:
     context = _Context(ssl.PROTOCOL_TLS_SERVER)
-    context.on_failure = on_failure
+    context.handshakes = handshakes
     context.options |= ssl.OP_NO_RENEGOTIATION  # work for us that costs the client nothing
     _fill(context, files)
     if files.ca is not None:
@@ -161,7 +203,8 @@ def describe(error: ssl.SSLError) -> str:
     """What OpenSSL says, for a person."""
     if isinstance(error, ssl.SSLCertVerificationError) and error.verify_message:
         return str(error.verify_message)
-    return (error.reason or str(error)).lower().replace("_", " ")
+    reason = getattr(error, "reason", None)  # only OpenSSL's own errors have it
+    return str(reason or error.args[-1]).lower().replace("_", " ")
 
 
 def names_host(certificate: Mapping[str, Any], host: str) -> bool:
