@@ -9,14 +9,32 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from raftkv.kv.commands import (
+    AcquireLock,
     Append,
     Command,
+    Compact,
+    Compare,
+    Comparison,
     Condition,
     Delete,
     DeleteRange,
+    Expire,
+    Fenced,
+    GrantLease,
     Increment,
+    KeepLeaseAlive,
+    KeepLockAlive,
+    LeaveLock,
+    Once,
     Put,
+    ReadKey,
+    ReleaseLock,
     ReturnPrevious,
+    RevokeLease,
+    Stamp,
+    Sweep,
+    Target,
+    Txn,
     encode_command,
     join_batch,
 )
@@ -48,11 +66,14 @@ def one(store: Store, wanted: Command) -> Outcome:
     return outcome
 
 
-def counted_bytes(engine: Engine) -> int:
+COUNTED_TABLES = tuple(table for table in Table if table not in (Table.META, Table.CUR))
+
+
+def counted_bytes(engine: Engine, tables: Sequence[Table] = COUNTED_TABLES) -> int:
     """What `Store.logical_bytes` should be, counted afresh."""
     with engine.read() as reader:
-        tables = (reader.scan(t, b"", None) for t in Table if t not in (Table.META, Table.CUR))
-        return sum(len(key) + len(value) for table in tables for key, value in table)
+        scans = (reader.scan(table, b"", None) for table in tables)
+        return sum(len(key) + len(value) for scan in scans for key, value in scan)
 
 
 @contextmanager
@@ -105,8 +126,79 @@ key_commands = st.one_of(
     st.builds(Append, st.sampled_from(KEYS), st.binary(max_size=6), st.integers(0, 14), conditions),
 )
 
-commands = st.one_of(
+# Revisions, and with them the ids of leases, tokens and tickets, of short logs.
+numbers = st.integers(0, 14)
+times = st.integers(0, 60)
+lifetimes = st.integers(1, 60)
+some_keys = st.sampled_from(KEYS)
+puts_with_lease = st.one_of(
+    st.builds(Put, some_keys, values, conditions, numbers),
+    st.builds(Put, some_keys, values, conditions, st.just(0), lifetimes),
+)
+range_deletes = st.builds(DeleteRange, bounds, st.none() | bounds, st.integers(0, 4))
+
+compares = st.one_of(
+    st.builds(Compare, some_keys, st.just(Target.VALUE), st.sampled_from(Comparison), values),
+    st.builds(Compare, some_keys, st.sampled_from(Target), st.sampled_from(Comparison), numbers),
+)
+ops = st.one_of(key_commands, puts_with_lease, range_deletes, st.builds(ReadKey, some_keys))
+txns = st.builds(
+    Txn,
+    st.lists(compares, max_size=2).map(tuple),
+    st.lists(ops, max_size=4).map(tuple),
+    st.lists(ops, max_size=4).map(tuple),
+    st.integers(0, 6),
+    st.integers(0, 1000),
+)
+
+write_commands = st.one_of(
     key_commands,
-    st.builds(ReturnPrevious, key_commands),
-    st.builds(DeleteRange, bounds, st.none() | bounds, st.integers(0, 4)),
+    puts_with_lease,
+    st.builds(ReturnPrevious, key_commands | puts_with_lease),
+    range_deletes,
+    txns,
+)
+lease_commands = st.one_of(
+    st.builds(GrantLease, lifetimes, st.integers(0, 4)),
+    st.builds(KeepLeaseAlive, numbers),
+    st.builds(RevokeLease, numbers, st.sampled_from((b"", b"a", b"\xff"))),
+)
+lock_names = st.sampled_from((b"l", b"a"))
+queue_commands = st.one_of(
+    st.builds(
+        AcquireLock,
+        lock_names,
+        st.sampled_from((b"x", b"y", b"z")),
+        lifetimes,
+        times,
+        st.integers(0, 2),
+    ),
+    st.builds(KeepLockAlive, lock_names, numbers),
+    st.builds(ReleaseLock, lock_names, numbers),
+)
+fenced = st.builds(Fenced, lock_names, numbers, write_commands | lease_commands)
+once = st.builds(
+    Once,
+    st.sampled_from((b"1", b"2", b"3")),
+    st.sampled_from((b"f" * 16, b"f" * 16, b"g" * 16)),
+    times,
+    st.one_of(write_commands, lease_commands, queue_commands, fenced),
+)
+stamps = st.builds(Stamp, times)
+
+#: All but those that forget the past.
+commands = st.one_of(
+    write_commands,
+    lease_commands,
+    queue_commands,
+    st.builds(LeaveLock, lock_names, numbers, st.booleans()),
+    fenced,
+    once,
+    st.builds(Expire, numbers),
+    stamps,
+)
+all_commands = st.one_of(
+    commands,
+    st.builds(Compact, numbers),
+    st.builds(Sweep, st.integers(-1, 4)),
 )

@@ -12,7 +12,7 @@ from raftkv.kv.ranges import Range, read_range
 from raftkv.kv.records import rev_key
 from raftkv.kv.store import SWEEP_RECORDS, RevisionCompacted, Store
 from tests.kv.model import Model
-from tests.kv.support import DETERMINISTIC, KEYS, commands, counted_bytes, one, open_engine, run
+from tests.kv.support import DETERMINISTIC, KEYS, all_commands, counted_bytes, one, open_engine, run
 
 
 def rev_keys(store: Store) -> list[bytes]:
@@ -91,10 +91,7 @@ def test_rule_25_a_sweep_looks_at_a_bounded_number_of_bytes() -> None:
     assert counts == [0, 2, 4]
 
 
-history_logs = st.lists(
-    commands | st.builds(Compact, st.integers(0, 20)) | st.builds(Sweep, st.integers(0, 5)),
-    max_size=30,
-)
+history_logs = st.lists(all_commands, max_size=30)
 
 
 @pytest.mark.parametrize("kind", ["memory", "lmdb"])

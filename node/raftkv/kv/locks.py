@@ -90,7 +90,7 @@ def leave(slice_: Slice, command: LeaveLock) -> int | LockHeld | LockReleased:
     lock = look_up(slice_, command.name)
     if lock is None:
         return LockReleased(slice_.revision)
-    if lock.ticket == command.ticket:
+    if lock.ticket == command.ticket != 0:
         if command.releases:
             return lock.token
         return LockHeld(slice_.revision, lock.token, lock.ttl_ms)
