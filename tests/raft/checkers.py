@@ -7,17 +7,19 @@ applied. What must hold of one node is checked by `raftkv.raft.invariants` insid
 
 from collections.abc import Iterable
 
-from raftkv.raft import ConfState, Entry, NodeId, ReadState
+from raftkv.raft import ConfState, Entry, EntryType, NodeId, ReadState, decode_conf_state
 from raftkv.raft.quorum import Quorum
 from tests.raft.cluster_env import Cluster, Host
 
 
 class ClusterChecker:
-    """Election safety, log matching, leader completeness, state-machine safety, durability."""
+    """Election safety, log matching, leader completeness, state-machine safety, durability.
 
-    def __init__(self, cluster: Cluster, conf: ConfState) -> None:
+    All of it whatever the configurations were; and at most one of them is not committed.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.quorum = Quorum.of(conf)
         self.leaders: dict[int, NodeId] = {}  # by term
         # (index, term) -> the entry and its predecessor's term: equal names, equal prefixes.
         self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}
@@ -29,7 +31,9 @@ class ClusterChecker:
         self.reads: dict[int, int] = {}
         self.reads_answered = 0
         self.truncations = 0  # how often a log was seen to have lost entries to a leader
+        self.rollbacks = 0  # how often one of them was a configuration
         self._last: dict[NodeId, tuple[int, int]] = {}
+        self._config_index: dict[NodeId, int] = {}
 
     def asked(self, context: int) -> None:
         """A read began: its index must cover all that is committed by now."""
@@ -42,10 +46,14 @@ class ClusterChecker:
         same term again with other entries; nobody can have seen the first ones.
         """
         self._last.pop(node_id, None)
-        if any(len(half) > 1 for half in self.quorum.halves):
-            return
-        on_disk = {(e.index, e.term) for h in self.cluster.hosts.values() for e in h.disk.entries}
-        self.entries = {name: known for name, known in self.entries.items() if name in on_disk}
+        self._config_index.pop(node_id, None)
+        term_on_disk = self.cluster.hosts[node_id].disk.hard_state.term
+        unseen = {term for term, leader in self.leaders.items() if leader == node_id}
+        self.entries = {
+            name: known
+            for name, known in self.entries.items()
+            if name[1] <= term_on_disk or name[1] not in unseen
+        }
 
     def check(self, hosts: Iterable[Host]) -> None:
         """Check everything about the hosts that a step may have changed."""
@@ -67,9 +75,13 @@ class ClusterChecker:
             assert known == (entry, prev_term), "log matching"
             prev_term = entry.term
         last_index, last_term = self._last.get(host.id, (0, 0))
-        if last_index > raft.last_index or raft.term_of(last_index) != last_term:
+        if last_index > raft.last_index or (
+            last_index >= raft.first_index and raft.term_of(last_index) != last_term
+        ):
             self.truncations += 1
+            self.rollbacks += raft.config_index < self._config_index.get(host.id, 0)
         self._last[host.id] = (raft.last_index, raft.last_term)
+        self._config_index[host.id] = raft.config_index
 
     def _check_leader(self, host: Host) -> None:
         raft = host.raft
@@ -77,29 +89,53 @@ class ClusterChecker:
             return
         assert self.leaders.setdefault(raft.term, host.id) == host.id, "election safety"
         for index, (entry, term) in self.committed.items():
-            if term < raft.term:
+            if term < raft.term and index >= raft.first_index:
                 assert raft.term_of(index) == entry.term, "leader completeness"
+        base, base_term = raft.first_index - 1, raft.term_of(raft.first_index - 1)
+        assert base == 0 or self.committed[base][0].term == base_term, "leader completeness"
 
     def _check_commit(self, host: Host) -> None:
         raft = host.raft
         for index in range(self.commit_max + 1, raft.commit_index + 1):
-            (entry,) = raft.entries(index, index + 1)
+            entry = self._entry_of(host, index)
             self.committed[index] = (entry, raft.term)
-            holders = {
-                other.id
-                for other in self.cluster.hosts.values()
-                if index <= len(other.disk.entries) and other.disk.entries[index - 1] == entry
-            }
-            assert self.quorum.is_reached(lambda voter, on=holders: voter in on), (  # type: ignore[misc]
-                "an entry counts as committed that is not on a quorum of disks"
-            )
+            holders = {h.id for h in self.cluster.hosts.values() if holds(h, entry)}
+            assert any(
+                Quorum.of(conf).is_reached(lambda voter, on=holders: voter in on)  # type: ignore[misc]
+                for conf in self._configurations_since(index)
+            ), "an entry counts as committed that is not on a quorum of disks"
         self.commit_max = max(self.commit_max, raft.commit_index)
         if raft.commit_index >= raft.first_index:
             committed, _ = self.committed[raft.commit_index]
             assert raft.term_of(raft.commit_index) == committed.term, "a commit was taken back"
-        for entry in [*host.applied, *host.to_apply]:
+        for entry in [*host.state, *host.to_apply]:
             assert self.applied.setdefault(entry.index, entry) == entry, "state-machine safety"
-            assert host.disk.entries[entry.index - 1] == entry, "applied before it was durable"
+        for entry in [*host.applied, *host.to_apply]:
+            assert holds(host, entry), "applied before it was durable"
+        first = max(self.commit_max + 1, raft.first_index)
+        uncommitted = raft.entries(min(first, raft.last_index + 1), raft.last_index + 1)
+        configurations = [entry for entry in uncommitted if entry.type is EntryType.CONFIG]
+        assert len(configurations) <= 1, "two configurations that are not committed"
+
+    def _entry_of(self, host: Host, index: int) -> Entry:
+        if index >= host.raft.first_index:
+            return host.raft.entries(index, index + 1)[0]
+        # Compacted in the same step: somebody has applied it.
+        return next(h.state[index - 1] for h in self.cluster.up() if len(h.state) >= index)
+
+    def _configurations_since(self, index: int) -> list[ConfState]:
+        """Those that a leader may have counted with when it committed ``index``."""
+        confs = []
+        for host in self.cluster.up():
+            raft = host.raft
+            if raft.first_index - 1 <= index <= raft.last_index:
+                confs.append(raft.conf_at(index)[1])
+                confs += [
+                    decode_conf_state(entry.data)
+                    for entry in raft.entries(index + 1, raft.last_index + 1)
+                    if entry.type is EntryType.CONFIG
+                ]
+        return confs
 
     def _check_reads(self, host: Host) -> None:
         for read in host.read_states:
@@ -110,3 +146,12 @@ class ClusterChecker:
     def _check_read(self, read: ReadState) -> None:
         assert read.index >= self.reads[read.context], "a stale read"
         assert read.index <= self.commit_max
+
+
+def holds(host: Host, entry: Entry) -> bool:
+    """Whether the disk of ``host`` has ``entry``, by itself or in a snapshot."""
+    base = host.disk.base.index
+    if entry.index <= base:
+        return host.disk.state[entry.index - 1] == entry
+    offset = entry.index - base - 1
+    return offset < len(host.disk.entries) and host.disk.entries[offset] == entry

@@ -95,7 +95,9 @@ class Disk:
     def snapshot(self, base: SnapshotBase, state: tuple[Entry, ...]) -> None:
         """The log begins after ``base``, whether that is a part of it or replaces it."""
         index = base.last.index
-        is_part = any(entry.id == base.last for entry in self.entries)
+        is_part = any(
+            entry_id == base.last for entry_id in (self.base, *(e.id for e in self.entries))
+        )
         self.entries = [entry for entry in self.entries if is_part and entry.index > index]
         self.base, self.base_conf = base.last, base.conf
         self.base_config_index = base.config_index
@@ -167,7 +169,8 @@ class Host:
             applied=self.disk.base.index if applied is None else applied,
             rng=self.rng,
         )
-        self.state = list(self.disk.state)
+        known = self.disk.entries[: self.raft.applied_index - self.disk.base.index]
+        self.state = [*self.disk.state, *known]
 
     def crash(self) -> None:
         """Lose everything but the disk; of a write in flight nothing arrived."""
@@ -242,14 +245,9 @@ class Host:
         for entry in self.to_apply:
             self._say(f"{describe_id(self.id)} applies {describe_entry(entry)}")
         if self.to_apply:
+            assert self.to_apply[0].index == len(self.state) + 1, "applied out of order"
             self.applied += self.to_apply
             self.state += self.to_apply
-            assert [entry.index for entry in self.state[-len(self.to_apply) - 1 :]] == list(
-                range(
-                    len(self.state) - len(self.state[-len(self.to_apply) - 1 :]) + 1,
-                    len(self.state) + 1,
-                )
-            ), "applied out of order"
             self.raft.applied(self.to_apply[-1].index)
             self.to_apply = []
 
@@ -308,6 +306,7 @@ class Cluster:
         for message in messages:
             if (message.sender, message.receiver) in self.cut:
                 self.lines.append(f"{describe_message(message)} (lost)")
+                self.lost(message)
             else:
                 self.in_flight.append(message)
                 self.lines.append(describe_message(message))
@@ -327,19 +326,27 @@ class Cluster:
         """Step ``message`` into its receiver, whether or not it was ever sent."""
         host = self.hosts.get(message.receiver)
         if host is None or not host.is_up:
-            return
-        if isinstance(message, InstallSnapshot):
+            self.lost(message)
+        elif isinstance(message, InstallSnapshot):
             host.files[message.last] = self.files[message.last]
-        host.raft.step(message)
-        if isinstance(message, InstallSnapshot):
+            host.raft.step(message)
             self._tell_that_it_arrived(message)
+        else:
+            host.raft.step(message)
 
     def _tell_that_it_arrived(self, message: InstallSnapshot) -> None:
         """The hosts' own protocol: the sender learns that the file and its message are there."""
         sender = self.hosts.get(message.sender)
-        is_cut = (message.receiver, message.sender) in self.cut
-        if sender is not None and sender.is_up and not is_cut:
+        if (message.receiver, message.sender) in self.cut:
+            self.lost(message)
+        elif sender is not None and sender.is_up:
             sender.raft.snapshot_sent(message.receiver, message.last.index)
+
+    def lost(self, message: Input) -> None:
+        """The hosts' own protocol: the sender of a file learns that nobody confirmed it."""
+        sender = self.hosts.get(message.sender)
+        if isinstance(message, InstallSnapshot) and sender is not None and sender.is_up:
+            sender.raft.snapshot_failed(message.receiver)
 
     def send_snapshot(self, node_id: NodeId, peer: NodeId) -> None:
         """Send the newest snapshot of ``node_id`` to ``peer``: file and message in one."""
@@ -354,6 +361,9 @@ class Cluster:
         """Send what the core of ``host`` asked for. Returns whether it asked."""
         wants, host.snapshots_wanted = host.snapshots_wanted, []
         for wanted in wants:
+            if host.raft.is_installing:
+                host.raft.snapshot_failed(wanted.peer)  # it has no state to give
+                continue
             if host.disk.base.index < wanted.min_index:
                 host.take_snapshot()
             self.send_snapshot(host.id, wanted.peer)

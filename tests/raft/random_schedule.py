@@ -10,11 +10,25 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
-from raftkv.raft import ConfState, NodeId, ProposalDropped, ReadDropped, Role
+from raftkv.raft import (
+    AddLearner,
+    ConfigChange,
+    ConfigChangeRefused,
+    ConfState,
+    LeaveJoint,
+    NodeId,
+    PromoteLearner,
+    ProposalDropped,
+    ReadDropped,
+    RemoveMember,
+    ReplaceMember,
+    Role,
+)
 from tests.raft.checkers import ClusterChecker
-from tests.raft.cluster_env import ELECTION_TICKS, Cluster, Host, make_conf
+from tests.raft.cluster_env import ELECTION_TICKS, Cluster, Host, make_conf, make_member
 
 STEPS = 1500
+NODES_MAX = 9  # that ever live in one schedule
 Action = Callable[[], None]
 
 # Configurations that schedules run on: simple ones of every size, joint ones, with learners.
@@ -41,12 +55,14 @@ class Schedule:
             "inflight_appends_max": self.rng.choice([1, 2, 4]),
             "append_bytes_max": self.rng.choice([1, 60, 1 << 20]),
             "apply_bytes_max": self.rng.choice([1, 1 << 20]),
+            "promote_lag_entries_max": self.rng.choice([0, 3, 1000]),
         }
         self.cluster = Cluster(Random(seed + 1), settings)
         self.conf: ConfState = self.rng.choice(CONFIGURATIONS)
         self.founder: NodeId | None = None
+        self.lost: NodeId | None = None  # a node whose disk is gone; it never comes back
         self._found()
-        self.checker = ClusterChecker(self.cluster, self.conf)
+        self.checker = ClusterChecker(self.cluster)
         self.context = 0
         self.disk_speed = self.rng.choice([0.2, 0.8])  # how often a write is done in its turn
         self.weights = self._draw_weights()
@@ -54,13 +70,13 @@ class Schedule:
     def _draw_weights(self) -> dict[Action, int]:
         """What happens how often. Each seed has its own mix of faults (swarm testing)."""
         often = {
-            self.tick: 6,
+            self.tick: self.rng.choice([6, 20]),
             self.deliver: 40,
             self.serve: 40,
             self.take_ready: 8,
             self.finish_write: 8,
             self.apply: 4,
-            self.settle: 1,
+            self.settle: self.rng.choice([1, 5, 20]),
             self.propose: 10,
             self.read: 6,
             self.restart: 8,
@@ -74,7 +90,12 @@ class Schedule:
             self.crash: 2,
             self.transfer: 1,
             self.partition: 2,
+            self.change: 8,
+            self.compact: 8,
+            self.snapshot: 2,
+            self.lose_disk: 1,
         }
+        often[self.send_snapshots] = 10
         return often | {fault: self.rng.choice([0, 1, 4]) * faults[fault] for fault in faults}
 
     def _found(self) -> None:
@@ -90,7 +111,7 @@ class Schedule:
         """A host knows that it is to found the cluster, and does so again if that was lost."""
         if self.founder is not None:
             host = self.cluster.hosts[self.founder]
-            if host.is_up and host.raft.last_index == 0:
+            if host.is_up and host.raft.last_index == 0 and self.lost != host.id:
                 host.raft.bootstrap(self.conf)
 
     def run(self, steps: int) -> None:
@@ -103,11 +124,11 @@ class Schedule:
         """Liveness: with everybody up and connected, one leader emerges and all agree."""
         self.heal()
         for host in self.cluster.hosts.values():
-            if not host.is_up:
+            if not host.is_up and host.id != self.lost:
                 host.start()
         self._bootstrap_founder()
         for _ in range(20 * ELECTION_TICKS):
-            for host in self.cluster.hosts.values():
+            for host in self.cluster.up():
                 host.raft.tick()
             self.cluster.settle()
         self.checker.check(self.cluster.hosts.values())
@@ -115,15 +136,24 @@ class Schedule:
         assert leader is not None, "no leader although all are up and connected"
         self.cluster.raft(leader).propose(b"last")
         self.cluster.settle()
-        last = self.cluster.raft(leader).last_index
-        applied = [host.raft.applied_index for host in self.cluster.hosts.values()]
-        assert applied == [last] * len(applied), "not everybody has everything"
+        raft = self.cluster.raft(leader)
+        assert not (raft.conf_state.is_joint and raft.conf_state.auto_leave), "still joint"
+        for host in self.cluster.up():
+            if host.id in raft.conf_state.ids:
+                assert host.raft.applied_index == raft.last_index, "not everybody has everything"
+                assert host.raft.conf_state == raft.conf_state
+                assert not host.raft.is_removed
+            else:
+                assert host.raft.role is not Role.LEADER
+        if self.lost is not None and self.lost in raft.conf_state.ids:
+            assert raft.progress[self.lost].silent_ticks >= ELECTION_TICKS
 
     def _count(self) -> None:
         self.reached["terms"] += len(self.checker.leaders)
         self.reached["truncations"] += self.checker.truncations
         self.reached["committed"] += self.checker.commit_max
         self.reached["reads"] += self.checker.reads_answered
+        self.reached["rollbacks"] += self.checker.rollbacks
 
     # ---- actions ----------------------------------------------------------------------------
 
@@ -187,7 +217,9 @@ class Schedule:
 
     def drop(self) -> None:
         if self.cluster.in_flight:
-            self.cluster.in_flight.remove(self.rng.choice(self.cluster.in_flight))
+            message = self.rng.choice(self.cluster.in_flight)
+            self.cluster.in_flight.remove(message)
+            self.cluster.lost(message)
 
     def duplicate(self) -> None:
         if self.cluster.in_flight:
@@ -236,8 +268,13 @@ class Schedule:
         voting = [h for h in writing if h.write and h.write.hard_state and h.write.hard_state.vote]
         host = self.rng.choice(voting or writing) if writing else self._pick()
         if host is not None:
-            if host.write is not None and self.rng.random() < 0.5:
-                host.disk.apply(host.write)  # it became durable, and nobody was told
+            write = host.write
+            if write is not None and write.snapshot is not None and self.rng.random() < 0.5:
+                # Only the first half of the write arrived.
+                host.disk.snapshot(write.snapshot, host.files[write.snapshot.last])
+                self.reached["crash_in_install"] += 1
+            elif write is not None and self.rng.random() < 0.5:
+                host.write_to_disk(write)  # it became durable, and nobody was told
                 self.reached["crash_after_write"] += 1
             host.crash()
             self.checker.crashed(host.id)
@@ -247,7 +284,7 @@ class Schedule:
 
     def restart(self) -> None:
         for host in self.cluster.hosts.values():
-            if not host.is_up:
+            if not host.is_up and host.id != self.lost:
                 host.start()
                 self._bootstrap_founder()
                 self.checker.check([host])
@@ -257,10 +294,98 @@ class Schedule:
         leader = self.cluster.leader()
         if leader is None or self.cluster.raft(leader).role is not Role.LEADER:
             return
-        voters = [v for half in self.checker.quorum.halves for v in half if v != leader]
+        voters = [v for v in self.cluster.raft(leader).conf_state.voters if v != leader]
         if voters:
             self.cluster.raft(leader).transfer_leader(self.rng.choice(voters))
             self.reached["transfer"] += 1
+
+    def change(self) -> None:
+        """Propose a change, sensible or not, mostly to the leader."""
+        leader = self.cluster.leader()
+        host = self._pick() if leader is None else self.cluster.hosts[leader]
+        if host is None:
+            return
+        for learner in host.raft.learners_to_promote():
+            self._propose_change(host, PromoteLearner(learner))
+        change = self._draw_change(host)
+        if change is not None:
+            self._propose_change(host, change)
+
+    def _propose_change(self, host: Host, change: ConfigChange) -> None:
+        try:
+            host.raft.propose_config(change)
+            self.reached[type(change).__name__] += 1
+        except ConfigChangeRefused as error:
+            self.reached[error.reason] += 1
+        self.checker.check([host])
+
+    def _draw_change(self, host: Host) -> ConfigChange | None:
+        conf = host.raft.conf_state
+        members = conf.ids or (1,)
+        # While a voter is lost, only it may go: the rest is needed for a majority.
+        is_lost = self.lost is not None and self.lost in conf.ids
+        leaving = self.lost if is_lost else self.rng.choice(members)
+        assert leaving is not None
+        match self.rng.randrange(6):
+            case 0:
+                return LeaveJoint()
+            case 1:
+                return PromoteLearner(self.rng.choice(members))
+            case 2:
+                return RemoveMember(leaving) if len(conf.voters) > 2 else None
+            case 3 if conf.learners:
+                return ReplaceMember(leaving, self.rng.choice(conf.learners))
+            case _:
+                return self._draw_learner(is_lost=is_lost)
+
+    def _draw_learner(self, *, is_lost: bool) -> ConfigChange | None:
+        """A new node, or an old one again, which must be refused if it was a member."""
+        strangers = [i for i, h in self.cluster.hosts.items() if h.is_up and not h.raft.last_index]
+        if not strangers and len(self.cluster.hosts) < NODES_MAX:
+            node = max(self.cluster.hosts) + 1
+            self.cluster.add_empty([node])
+            strangers = [node]
+        node = self.rng.choice(strangers or list(self.cluster.hosts))
+        # A new disk in the place of the lost one has its name.
+        name = f"n{self.lost:x}" if is_lost and self.rng.random() < 0.8 else ""
+        return AddLearner(make_member(node, name), self.rng.random() < 0.5)
+
+    def compact(self) -> None:
+        host = self._pick()
+        if host is not None:
+            applied = host.raft.applied_index
+            host.raft.compact(self.rng.choice([applied, self.rng.randrange(applied + 1)]))
+            self.checker.check([host])
+
+    def snapshot(self) -> None:
+        host = self._pick()
+        if host is not None and host.state and not host.raft.is_installing:
+            host.take_snapshot()
+
+    def send_snapshots(self) -> None:
+        for host in self.cluster.up():
+            if host.snapshots_wanted and self.rng.random() < 0.2:
+                for wanted in host.snapshots_wanted:
+                    host.raft.snapshot_failed(wanted.peer)
+                host.snapshots_wanted = []
+                self.reached["snapshot_failed"] += 1
+            elif self.cluster.send_wanted_snapshots(host):
+                self.reached["snapshot_sent"] += 1
+
+    def lose_disk(self) -> None:
+        """A node is gone for good, if a majority can do without it in every configuration."""
+        hosts = self.cluster.up()
+        confs = [host.raft.conf_state for host in hosts if host.raft.last_index]
+        is_small = any(0 < len(half) < 3 for c in confs for half in (c.voters, c.voters_outgoing))
+        if self.lost is not None or self.founder is not None or is_small or not confs:
+            return
+        if len(hosts) < len(self.cluster.hosts):
+            return
+        host = self.rng.choice(hosts)
+        host.crash()
+        self.checker.crashed(host.id)
+        self.lost = host.id
+        self.reached["lost_disk"] += 1
 
     def partition(self) -> None:
         ids = list(self.cluster.hosts)

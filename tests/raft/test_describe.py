@@ -6,16 +6,19 @@ from raftkv.raft import (
     Append,
     AppendResp,
     ConfState,
+    EntryId,
     EntryType,
     HardState,
     Heartbeat,
     HeartbeatResp,
+    InstallSnapshot,
     Message,
     PreVote,
     PreVoteResp,
     ReadIndex,
     ReadIndexResp,
     Role,
+    SnapshotBase,
     SoftState,
     TimeoutNow,
     Vote,
@@ -88,3 +91,12 @@ def test_states_and_writes() -> None:
         "write 4 term=3 vote=n1 commit=2 [2@1]"
     )
     assert describe_write(Write(4, None, (E2,), [])) == "write 4 [2@1]"
+    snapshot = SnapshotBase(EntryId(2, 7), 3, make_conf([1]))
+    assert describe_write(Write(4, None, (), [], snapshot)) == "write 4 snapshot 7@2"
+
+
+def test_snapshots_and_members_that_left() -> None:
+    message = InstallSnapshot(1, 2, 5, 1, EntryId(2, 7), 3, make_conf([1]))
+    assert describe_message(message) == "n1@5 -> n2 InstallSnapshot last=7@2 config=3"
+    conf = ConfState(voters=(1,), learners=(2,), auto_promote=(2,), removed=(9,))
+    assert describe_conf_state(conf) == "voters=n1 learners=n2 auto_promote=n2 removed=n9"

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from raftkv.raft import ConfState, Entry, EntryId, EntryType
+from raftkv.raft import ConfState, Entry, EntryId, EntryType, SnapshotBase
 from raftkv.raft.log import ENTRY_OVERHEAD_BYTES, RaftLog
 from tests.raft.cluster_env import make_conf, make_config_entry, make_entry
 
@@ -108,7 +108,8 @@ class LogMachine(RuleBasedStateMachine):
             if entry.type is EntryType.CONFIG
         ]
         assert log.conf_state == configs[-1][1]
-        assert log.config_index in (configs[-1][0], log.base.index)
+        assert log.config_index == configs[-1][0]
+        assert log.data_bytes == sum(len(entry.data) for entry in model[log.base.index :])
 
     def _term(self, index: int) -> int:
         return self.model[index - 1].term if index else 0
@@ -200,3 +201,98 @@ def test_compaction_keeps_the_configuration_in_force() -> None:
     log.append([make_config_entry(4, 1, old)])
     log.truncate(4)
     assert log.conf_state == new
+
+
+# ---- snapshots ------------------------------------------------------------------------------
+
+
+def log_with_an_install() -> RaftLog:
+    """2@1..4@1 are here, 2@1 is committed; then a snapshot of 7@2 arrives."""
+    log = RaftLog(EntryId(0, 0), make_conf([1]), [make_entry(i, 1) for i in range(1, 5)], 2, 1)
+    log.install(SnapshotBase(EntryId(2, 7), 6, make_conf([1, 6])))
+    return log
+
+
+def test_rule_17_an_install_replaces_the_log_and_its_configuration() -> None:
+    log = log_with_an_install()
+    assert (log.base, log.last_id, log.first_index) == (EntryId(2, 7), EntryId(2, 7), 8)
+    assert (log.commit, log.applied, log.applying) == (7, 7, 7)
+    assert log.conf_at(7) == (6, make_conf([1, 6]))
+    assert (log.config_index, log.data_bytes) == (6, 0)
+    assert log.is_installing
+    assert log.durable == 0
+
+
+def test_rule_17_an_install_is_durable_with_its_write_and_no_sooner() -> None:
+    log = RaftLog(EntryId(0, 0), make_conf([1]), [make_entry(1, 1)], 1, 1)
+    log.append([make_entry(2, 1)])
+    log.begin_write()
+    log.install(SnapshotBase(EntryId(2, 7), 6, make_conf([1, 6])))
+    log.append([make_entry(8, 2)])
+    log.commit_to(8)
+    log.write_done()  # of entry 2, which is void now
+    assert log.is_installing
+    assert not log.has_applicable
+    snapshot, entries = log.begin_write()
+    assert snapshot is not None
+    assert snapshot.last == EntryId(2, 7)
+    assert [entry.index for entry in entries] == [8]
+    assert not log.has_applicable
+    log.write_done()
+    assert (log.durable, log.is_installing) == (8, False)
+    assert [entry.index for entry in log.take_applicable(1 << 20)] == [8]
+
+
+def test_rule_17_two_installs_in_quick_succession() -> None:
+    log = log_with_an_install()
+    log.begin_write()
+    log.install(SnapshotBase(EntryId(3, 9), 8, make_conf([1, 8])))
+    log.write_done()  # of the first
+    assert log.is_installing
+    snapshot, entries = log.begin_write()
+    assert snapshot is not None
+    assert (snapshot.last, entries) == (EntryId(3, 9), ())
+    log.write_done()
+    assert (log.durable, log.conf_at(9)) == (9, (8, make_conf([1, 8])))
+
+
+def test_rule_17_an_install_takes_back_nothing_and_keeps_what_agrees() -> None:
+    log = RaftLog(EntryId(0, 0), make_conf([1]), [make_entry(i, 1) for i in range(1, 5)], 2, 1)
+    for last in (EntryId(1, 2), EntryId(2, 1), EntryId(1, 4)):
+        snapshot = SnapshotBase(last, 1, make_conf([1]))
+        with pytest.raises(AssertionError, match=r"committed|needs no install"):
+            log.install(snapshot)
+
+
+def test_rule_17_what_was_handed_out_before_an_install_may_be_reported_late() -> None:
+    log = RaftLog(EntryId(0, 0), make_conf([1]), [make_entry(i, 1) for i in range(1, 5)], 3, 1)
+    assert [entry.index for entry in log.take_applicable(1 << 20)] == [2, 3]
+    log.install(SnapshotBase(EntryId(2, 7), 6, make_conf([1, 6])))
+    log.applied_to(3)
+    assert (log.applied, log.applying) == (7, 7)
+
+
+def test_data_bytes_count_what_is_in_memory() -> None:
+    log = RaftLog(EntryId(0, 0), ConfState(), [make_entry(i, 1) for i in range(1, 5)], 2, 2)
+    assert log.data_bytes == 8
+    log.append([make_entry(5, 1, b"x" * 10)])
+    assert log.data_bytes == 18
+    log.truncate(5)
+    log.truncate(4)
+    assert log.data_bytes == 6
+    log.compact(2)
+    assert log.data_bytes == 2
+
+
+def test_configurations_by_index() -> None:
+    entries = [make_entry(i, 1) for i in range(4, 10)]
+    entries[2] = make_config_entry(6, 1, make_conf([1, 6]))
+    entries[4] = make_config_entry(8, 1, make_conf([1, 8]))
+    log = RaftLog(EntryId(1, 3), make_conf([1]), entries, 9, 9, base_config_index=2)
+    expected = {3: 2, 4: 2, 5: 2, 6: 6, 7: 6, 8: 8, 9: 8}
+    assert {index: log.conf_at(index)[0] for index in expected} == expected
+    log.compact(7)
+    assert log.conf_at(7) == (6, make_conf([1, 6]))
+    assert log.config_index == 8
+    with pytest.raises(AssertionError):
+        log.conf_at(6)

@@ -152,3 +152,80 @@ def test_commit_sent_does_not_exceed_what_the_append_covers() -> None:
     assert progress.commit_sent == 7
     progress.sent(7, commit=6)
     assert progress.commit_sent == 7
+
+
+# ---- snapshots ------------------------------------------------------------------------------
+
+
+def waiting_for_a_snapshot(match: int = 3) -> Progress:
+    progress = probing(match + 1, match=match)
+    progress.become_probe(match + 1)
+    progress.become_snapshot()
+    return progress
+
+
+def test_no_appends_while_a_snapshot_is_on_its_way() -> None:
+    progress = waiting_for_a_snapshot()
+    assert not progress.may_send_entries
+    assert not progress.heartbeat_interval_passed()
+    assert not progress.rejected(3, 0)  # of an Append that left before
+    assert not progress.tick_snapshot(1)
+    assert progress.state is ProgressState.SNAPSHOT
+
+
+@pytest.mark.parametrize("match", [7, 9])
+def test_an_answer_at_the_base_or_beyond_ends_the_wait(match: int) -> None:
+    progress = waiting_for_a_snapshot()
+    assert progress.accepted(match, base=7)
+    assert (progress.state, progress.match, progress.next) == ("replicate", match, match + 1)
+
+
+def test_an_answer_below_the_base_is_news_and_no_end() -> None:
+    progress = waiting_for_a_snapshot()
+    assert progress.accepted(5, base=7)
+    assert (progress.state, progress.match, progress.next) == ("snapshot", 5, 6)
+    assert not progress.accepted(4, base=7)
+    assert progress.match == 5
+
+
+def test_a_snapshot_that_the_log_outran_is_probed_after() -> None:
+    progress = waiting_for_a_snapshot()
+    progress.snapshot_sent(6)
+    assert progress.accepted(6, base=7)
+    assert (progress.state, progress.match, progress.next) == ("probe", 6, 7)
+    assert progress.may_send_entries
+
+
+def test_an_overdue_answer_is_asked_for_from_the_snapshot_on() -> None:
+    progress = waiting_for_a_snapshot()
+    progress.snapshot_sent(8)
+    assert [progress.tick_snapshot(3) for _ in range(3)] == [False, False, True]
+    assert (progress.state, progress.match, progress.next) == ("probe", 3, 9)
+    assert progress.may_send_entries
+
+
+def test_after_a_failure_a_heartbeat_interval_passes_first() -> None:
+    progress = waiting_for_a_snapshot()
+    progress.snapshot_failed()
+    assert (progress.state, progress.next) == ("probe", 4)
+    assert not progress.may_send_entries
+    assert progress.heartbeat_interval_passed()
+    assert progress.is_nudge_due
+
+
+def test_reports_of_a_snapshot_that_is_no_longer_awaited_change_nothing() -> None:
+    progress = probing(5, match=4)
+    before = str(progress)
+    progress.snapshot_sent(9)
+    progress.snapshot_failed()
+    assert str(progress) == before
+
+
+def test_a_peer_is_heard_when_it_spoke_lately() -> None:
+    progress = probing(5)
+    assert not progress.is_heard(3)
+    progress.silent_ticks = 7
+    progress.heard()
+    assert progress.is_heard(3)
+    progress.silent_ticks = 3
+    assert not progress.is_heard(3)

@@ -10,12 +10,16 @@ from raftkv.raft import (
     Append,
     AppendResp,
     Entry,
+    EntryId,
     EntryType,
     Heartbeat,
     HeartbeatResp,
+    Input,
+    InstallSnapshot,
     Message,
     PreVote,
     PreVoteResp,
+    RawNode,
     ReadIndex,
     ReadIndexResp,
     TimeoutNow,
@@ -62,6 +66,15 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(ReadIndex, **ENDS, context=SMALL),
     st.builds(ReadIndexResp, **ENDS, context=SMALL, index=st.none() | NUMBERS),
 )
+# Only the node's own host steps these, but of what a leader's host said.
+SNAPSHOTS = st.builds(
+    InstallSnapshot,
+    **ENDS,
+    session=SMALL,
+    last=st.builds(EntryId, SMALL, NUMBERS),
+    config_index=SMALL,
+    conf=st.sampled_from([make_conf([]), make_conf([1, 2, 3]), make_conf([2, 4], learners=[1])]),
+)
 
 
 def follower() -> Cluster:
@@ -97,6 +110,51 @@ def test_any_messages_leave_a_node_sound(
         cluster.raft(1).step(message)  # checks its invariants after every call
         cluster.settle([1])
     assert cluster.raft(1).dropped_messages <= len(messages)
+
+
+def serve(raft: RawNode) -> None:
+    """What a host does, with a perfect disk and state machine, until nothing is left."""
+    while raft.has_ready():
+        ready = raft.ready()
+        if ready.write is not None:
+            raft.persisted(ready.write.number)
+        if ready.committed_entries:
+            raft.applied(ready.committed_entries[-1].index)
+
+
+@pytest.mark.parametrize("make", [follower, leader, pre_candidate, empty])
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(messages=st.lists(MESSAGES | SNAPSHOTS, min_size=1, max_size=12))
+def test_any_snapshots_among_messages_leave_a_node_sound(
+    make: Callable[[], Cluster], messages: list[Input]
+) -> None:
+    raft = make().raft(1)
+    for message in messages:
+        committed = raft.commit_index
+        raft.step(message)  # checks its invariants after every call
+        assert raft.commit_index >= committed
+        serve(raft)
+        assert not raft.is_installing
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        InstallSnapshot(2, 1, 2, 1, EntryId(0, 4), 1, make_conf([1, 2])),  # no term
+        InstallSnapshot(2, 1, 2, 1, EntryId(3, 4), 1, make_conf([1, 2])),  # newer than its leader
+        InstallSnapshot(2, 1, 2, 1, EntryId(2, 0), 0, make_conf([1, 2])),  # of nothing
+        InstallSnapshot(2, 1, 2, 1, EntryId(2, 4), 5, make_conf([1, 2])),  # configured later
+        InstallSnapshot(2, 1, 2, 1, EntryId(2, 4), 0, make_conf([1, 2])),  # configured by none
+        InstallSnapshot(2, 1, 2, 1, EntryId(2, 4), 1, make_conf([])),  # of nobody
+        InstallSnapshot(2, 9, 2, 1, EntryId(2, 4), 1, make_conf([1, 2])),  # for another node
+    ],
+    ids=repr,
+)
+def test_snapshot_that_no_correct_leader_sends_is_dropped(message: InstallSnapshot) -> None:
+    cluster = founded_cluster(1, 2, 3)
+    cluster.raft(1).step(message)
+    assert cluster.raft(1).dropped_messages == 1
+    assert cluster.raft(1).last_index == 1
 
 
 @pytest.mark.parametrize(

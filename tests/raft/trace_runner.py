@@ -29,6 +29,7 @@ Commands (nodes are small numbers; ``a=b`` arguments may come in any order)
     send_snapshot N PEER                         send N's newest one, asked for or not
     snapshot_failed N PEER                       N's host could not send it
     tick N [COUNT] | timeout N | heartbeat N     let time pass, also: by an election timeout
+    miss IDS                                     they miss the leader, and their campaigns are lost
     ready N | persist N | apply N                single duties of a host
     settle [IDS]                                 all duties and deliveries, until nothing is left
     deliver|drop|duplicate [from=] [to=] [type=] messages now in flight (all that match)
@@ -37,7 +38,8 @@ Commands (nodes are small numbers; ``a=b`` arguments may come in any order)
     append sender= receiver= term= base=I@T terms=1,1   step a made-up Append
     inject_config sender= ... base=I@T voters=   step an Append of one configuration
     crash N | restart N                          lose what is not durable; start from disk
-    status [IDS] | log N | progress N | flight   print
+    half_persist N                               of a write with a snapshot only that is durable
+    status [IDS] | log N | progress N | flight | removed    print
     quiet COMMAND                                run without printing: what the fact is not about
 """
 
@@ -305,6 +307,12 @@ class TraceRunner:
     def do_heartbeat(self, node: str) -> None:
         self.cluster.tick(int(node), HEARTBEAT_TICKS)
 
+    def do_miss(self, nodes: str) -> None:
+        for node in _ids(nodes):
+            self.cluster.tick(node, ELECTION_TICKS)
+            self.cluster.take_ready(node)
+        self.cluster.in_flight = [m for m in self.cluster.in_flight if not isinstance(m, PreVote)]
+
     # ---- a host's duties --------------------------------------------------------------------
 
     def do_ready(self, node: str) -> None:
@@ -342,6 +350,7 @@ class TraceRunner:
         for message in messages:
             self.cluster.in_flight.remove(message)
             self._say(f"dropped {describe_message(message)}")
+            self.cluster.lost(message)
 
     def do_duplicate(self, **selection: str) -> None:
         messages = self._matching(**selection)
@@ -416,6 +425,12 @@ class TraceRunner:
     def do_restart(self, node: str) -> None:
         self.cluster.hosts[int(node)].start()
 
+    def do_half_persist(self, node: str) -> None:
+        host = self.cluster.hosts[int(node)]
+        assert host.write is not None
+        assert host.write.snapshot is not None
+        host.disk.snapshot(host.write.snapshot, host.files[host.write.snapshot.last])
+
     # ---- printing ---------------------------------------------------------------------------
 
     def do_status(self, nodes: str = "") -> None:
@@ -432,6 +447,10 @@ class TraceRunner:
             if raft.dropped_messages:
                 line += f" dropped={raft.dropped_messages}"
             self._say(line)
+
+    def do_removed(self) -> None:
+        removed = [host.id for host in self.cluster.up() if host.raft.is_removed]
+        self._say(f"removed: {','.join(map(describe_id, removed)) or 'none'}")
 
     def do_log(self, node: str) -> None:
         raft = self.cluster.raft(int(node))

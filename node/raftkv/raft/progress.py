@@ -146,6 +146,7 @@ class Progress:
     def _accepted_in_snapshot(self, match: Index, base: Index) -> bool:
         is_news = match > self.match
         self.match = max(self.match, match)
+        self.next = max(self.next, match + 1)
         has_arrived = self.snapshot_index is not None and match >= self.snapshot_index
         if self.match >= base:
             self.become_probe(self.match + 1)

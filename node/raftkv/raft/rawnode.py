@@ -221,7 +221,9 @@ class RawNode:
         the host should keep the entries after it, or the peer will need another.
         """
         log = self._raft.log
-        log.compact(max(log.base.index, min(index, log.applied, log.durable)))
+        index = min(index, log.applied, log.durable)
+        if index > log.base.index:  # never so while a snapshot is being installed
+            log.compact(index)
         self._check()
 
     def snapshot_sent(self, peer: NodeId, index: Index) -> None:
