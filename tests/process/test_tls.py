@@ -5,6 +5,7 @@ And what happens to them when files are replaced, and when the files are not rig
 
 import asyncio
 import hashlib
+import os
 import shutil
 import ssl
 import subprocess
@@ -178,6 +179,8 @@ async def test_three_nodes_with_tls_and_tokens(tmp_path: Path, secrets: Secrets)
         with pytest.raises((aiohttp.ClientError, OSError)):
             await admin("GET", f"http://127.0.0.1:{leader.port}/livez")
         await wait_metric(leader, admin, "raftkv_tls_handshakes_failed_total", 3)
+        assert leader.log.read_text().count("TLS with a client failed: peer did not return") == 1
+        await by_command_line(secrets, follower.url)
 
         status = await cluster.status(leader)
         assert status is not None
@@ -186,6 +189,34 @@ async def test_three_nodes_with_tls_and_tokens(tmp_path: Path, secrets: Secrets)
         scraped = admin.bodies[-1]
     bodies = [*admin.bodies, *writer.bodies, *reader.bodies, scraped]
     assert leaked(tmp_path, bodies, (ADMIN, WRITER, READER, UNKNOWN)) == []
+
+
+async def by_command_line(secrets: Secrets, url: str) -> None:
+    """What `raftkv get` says with the right files and token, and with a wrong token."""
+    environment = {
+        **os.environ,
+        "RAFTKV_ENDPOINTS": url,
+        "RAFTKV_CACERT": str(secrets.servers.cert),
+        "RAFTKV_CERT": str(secrets.client.cert),
+        "RAFTKV_KEY": str(secrets.client.key),
+    }
+    for token, key, code, says in (
+        (READER, "app/one", 0, "value"),
+        (WRITER, "other", 1, "the token does not allow this"),
+        (UNKNOWN, "app/one", 1, "the token is not valid"),
+    ):
+        ended = await asyncio.to_thread(
+            subprocess.run,
+            [*COMMAND, "get", key],
+            env={**environment, "RAFTKV_TOKEN": token},
+            capture_output=True,
+            check=False,
+            timeout=30,
+            text=True,
+        )
+        assert ended.returncode == code
+        assert says in ended.stdout + ended.stderr
+        assert token not in ended.stdout + ended.stderr
 
 
 def leaked(directory: Path, bodies: list[bytes], tokens: tuple[str, ...]) -> list[str]:

@@ -152,7 +152,7 @@ class Metrics:
         """A peer connection was cut; ``reason`` is from the transport's closed set."""
         self._peers_refused.labels(reason).inc()
 
-    def count_handshake_failed(self, _reason: str) -> None:
+    def count_handshake_failed(self) -> None:
         """A client could not be spoken to."""
         self._tls_handshakes_failed.inc()
 

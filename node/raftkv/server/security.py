@@ -5,6 +5,8 @@ Called by `raftkv.server.process`. What the files mean is the business of `raftk
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -14,6 +16,11 @@ from raftkv.server.reload import LOOK_SECONDS, Reloader, WatchedFiles
 from raftkv.server.settings import ServerSettings
 from raftkv.server.tls import PeerTls, ServerTls
 from raftkv.server.tokens import Tokens
+
+_LOG: Final = logging.getLogger(__name__)
+
+# Who is refused usually tries for ever.
+TELL_AGAIN_SECONDS: Final = 30.0
 
 
 class SecurityError(Exception):
@@ -31,9 +38,9 @@ class Security:
     ) -> None:
         """``on_peer_refused`` hears why somebody was not let in at the peer port."""
         tls, peer_tls = settings.tls, settings.peer_tls
-        self.clients: Final = (
-            None if tls is None else ServerTls(tls, metrics.count_handshake_failed)
-        )
+        self._metrics = metrics
+        self._told_at = float("-inf")  # when a refused client was logged last
+        self.clients: Final = None if tls is None else ServerTls(tls, self._on_client_refused)
         self.peers: Final = None if peer_tls is None else PeerTls(peer_tls, on_peer_refused)
         self._tokens = None if settings.token_file is None else Tokens(settings.token_file)
         self._reloader = Reloader(metrics)
@@ -72,6 +79,14 @@ class Security:
     def warnings(self) -> tuple[str, ...]:
         """What `/v1/status` tells: files that changed and cannot be used."""
         return self._reloader.warnings()
+
+    def _on_client_refused(self, reason: str) -> None:
+        """Count it, and not too often tell why: the client sees a closed connection, no more."""
+        self._metrics.count_handshake_failed()
+        now = time.monotonic()
+        if now - self._told_at >= TELL_AGAIN_SECONDS:
+            self._told_at = now
+            _LOG.warning("TLS with a client failed: %s", reason)
 
     def close(self) -> None:
         """Look no more."""

@@ -11,7 +11,7 @@ import pytest
 from raftkv.kv.commands import Put, encode_command
 from raftkv.server.http.routes import ROUTES, Listener, Route, match_route
 from raftkv.server.tokens import Tokens
-from tests.server.http.fake_driver import FakeDriver
+from tests.server.http.fake_driver import LEADER_ID, FakeDriver
 from tests.server.http.harness import Answer, Served, serving
 
 BOTH_LOOPS = True
@@ -201,6 +201,28 @@ async def test_row_23_an_unknown_path_tells_nothing(tokens: Tokens) -> None:
     async with guarded(tokens) as served:
         assert (await served.ask("GET", "/v1/nothing")).status == 404
         assert (await served.ask("PATCH", _KEY)).status == 405
+
+
+async def test_row_34_the_leaders_address_comes_from_its_settings(tokens: Tokens) -> None:
+    """Never from what a client or a proxy says that it is called."""
+    async with guarded(tokens) as served:
+        served.driver.change(leader=LEADER_ID)
+        for name in (
+            "Host",
+            "X-Forwarded-Host",
+            "X-Forwarded-For",
+            "X-Forwarded-Proto",
+            "Forwarded",
+        ):
+            value = "host=evil.localhost" if name == "Forwarded" else "evil.localhost"
+            lines = (("Authorization", "Bearer writer"), (name, value))
+            answer = await served.ask("PUT", _KEY + "?redirect=true", body=b"v", headers=[*lines])
+            assert answer.status == 307
+            assert answer.headers["Location"] == f"http://n2:7400{_KEY}?redirect=true"
+            # Who may not write is not told where the leader is.
+            lines = (("Authorization", "Bearer foreign"), (name, value))
+            answer = await served.ask("PUT", _KEY + "?redirect=true", body=b"v", headers=[*lines])
+            assert (answer.status, answer.headers.get("Location")) == (403, None)
 
 
 async def test_row_24_a_revoked_token_is_refused_at_once(tokens: Tokens) -> None:
