@@ -63,6 +63,8 @@ RETRY_SECONDS: Final = 30.0
 # So much longer may the log in memory be while a snapshot is on its way to a follower.
 IN_TRANSFER_FACTOR: Final = 4
 BACKUP_PIECE_BYTES_MAX: Final = 1 << 20
+BACKUPS_MAX: Final = 4  # open at once
+BACKUP_IDLE_SECONDS: Final = 60.0
 
 
 class Core(Protocol):
@@ -126,7 +128,8 @@ class Snapshots:
         # (index, bytes of the log up to it), one mark for each slice that was applied.
         self._marks: deque[tuple[int, int]] = deque()
         self._applied_bytes = 0
-        self._backups: set[Handle] = set()
+        # Opened backups, and when they were read last.
+        self._backups: dict[Handle, float] = {}
 
     # ---- when ----------------------------------------------------------------------------------
 
@@ -142,6 +145,7 @@ class Snapshots:
                 self._end_outgoing(core, transfer)
         if core.raft.role is not Role.LEADER:
             self._wanted.clear()
+        self._close_idle_backups()
 
     def applied(self, core: Core, index: int, size_bytes: int) -> None:
         """Entries of ``size_bytes`` up to ``index`` were applied: keep the log in memory short."""
@@ -162,6 +166,10 @@ class Snapshots:
         if not core.store.applied_index:
             detail = "the node has nothing to make a snapshot of: it belongs to no cluster yet"
             self._answer(request.id, Failure(FailureCode.UNINITIALISED, detail))
+            return
+        if isinstance(request, BackupRequest) and len(self._backups) >= BACKUPS_MAX:
+            detail = f"{BACKUPS_MAX} backups of this node are being read already"
+            self._answer(request.id, Failure(FailureCode.OVERLOADED, detail))
             return
         self._requests.append(request)
         self._not_before = float("-inf")
@@ -417,7 +425,7 @@ class Snapshots:
 
     def _open_backup(self, request: BackupRequest, info: SnapshotInfo) -> None:
         def opened(handle: Handle) -> None:
-            self._backups.add(handle)
+            self._backups[handle] = self._clock()
             self._answer(request.id, BackupOpened(_taken(info), handle))
 
         def refused(refusal: Refusal) -> None:
@@ -427,7 +435,11 @@ class Snapshots:
 
     def on_backup_read(self, request: BackupReadRequest) -> None:
         """Read a piece of an opened backup."""
-        assert request.handle in self._backups, "not an open backup"
+        if request.handle not in self._backups:
+            detail = f"the backup was not read for {BACKUP_IDLE_SECONDS:.0f} s"
+            self._answer(request.id, Failure(FailureCode.DEADLINE, detail))
+            return
+        self._backups[request.handle] = self._clock()
         size = min(request.size, BACKUP_PIECE_BYTES_MAX)
         self._disk.start(
             read_chunk(request.handle, request.offset, size),
@@ -437,8 +449,18 @@ class Snapshots:
 
     def on_backup_end(self, request: BackupEndRequest) -> None:
         """Close it."""
-        self._backups.remove(request.handle)
-        self._disk.start(close_snapshot(request.handle), lambda _: None, lane=Lane.BULK)
+        if self._backups.pop(request.handle, None) is not None:
+            self._close_backup(request.handle)
+
+    def _close_idle_backups(self) -> None:
+        now = self._clock()
+        for handle, read_at in list(self._backups.items()):
+            if now - read_at > BACKUP_IDLE_SECONDS:
+                del self._backups[handle]
+                self._close_backup(handle)
+
+    def _close_backup(self, handle: Handle) -> None:
+        self._disk.start(close_snapshot(handle), lambda _: None, lane=Lane.BULK)
 
 
 def _taken(info: SnapshotInfo) -> SnapshotTaken:

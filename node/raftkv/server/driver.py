@@ -21,6 +21,11 @@ from raftkv.kv.outcomes import Outcome
 from raftkv.node.events import (
     Advanced,
     Answer,
+    BackupEndRequest,
+    BackupOpened,
+    BackupPiece,
+    BackupReadRequest,
+    BackupRequest,
     Bootstrapped,
     BootstrapRequest,
     CancelRequest,
@@ -309,6 +314,21 @@ class Driver:
         answer: SnapshotTaken | Failure = await self._ask(SnapshotRequest(self._next_id()))
         return answer
 
+    async def backup(self) -> BackupOpened | Failure:
+        """See `DriverApi`."""
+        answer: BackupOpened | Failure = await self._ask(BackupRequest(self._next_id()))
+        return answer
+
+    async def backup_piece(self, handle: int, offset: int, size: int) -> BackupPiece | Failure:
+        """See `DriverApi`."""
+        answer: BackupPiece | Failure
+        answer = await self._ask(BackupReadRequest(self._next_id(), handle, offset, size))
+        return answer
+
+    def backup_end(self, handle: int) -> None:
+        """See `DriverApi`."""
+        self.post(BackupEndRequest(handle))
+
     async def bootstrap(
         self, cluster_id: str, members: tuple[Member, ...]
     ) -> Bootstrapped | Failure:
@@ -459,6 +479,8 @@ class Driver:
         | ConfigChangeRequest
         | TransferRequest
         | SnapshotRequest
+        | BackupRequest
+        | BackupReadRequest
         | DrainRequest,
     ) -> Any:  # noqa: ANN401 - the type of the answer follows the type of the request
         """The node's answer to ``request``; when cancelled, the node is told to forget it."""

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from raftkv.kv.outcomes import Outcome
 from raftkv.node.events import (
+    BackupOpened,
+    BackupPiece,
     Bootstrapped,
     ConfigChanged,
     Consistency,
@@ -63,6 +65,21 @@ class DriverApi(Protocol):
 
     def snapshot(self) -> Awaitable[SnapshotTaken | Failure]:
         """Take a snapshot now."""
+        ...
+
+    def backup(self) -> Awaitable[BackupOpened | Failure]:
+        """Take a snapshot now and open its file, to be read with `backup_piece`.
+
+        The caller ends with `backup_end`; a file that is not read for a minute is closed.
+        """
+        ...
+
+    def backup_piece(self, handle: int, offset: int, size: int) -> Awaitable[BackupPiece | Failure]:
+        """Bytes of an opened file; fewer than ``size`` at its end or by the node's limit."""
+        ...
+
+    def backup_end(self, handle: int) -> None:
+        """Close an opened file."""
         ...
 
     def bootstrap(

@@ -14,6 +14,8 @@ from raftkv.kv.records import META_KEY, Meta, encode_meta
 from raftkv.kv.store import Store
 from raftkv.node import queries
 from raftkv.node.events import (
+    BackupOpened,
+    BackupPiece,
     Bootstrapped,
     ConfigChanged,
     Consistency,
@@ -106,6 +108,10 @@ class FakeDriver:
     drains: list[tuple[bool, tuple[NodeId, ...]]] = field(default_factory=list)
     changes: list[tuple[ConfigChange, int | None]] = field(default_factory=list)
     transfers: list[NodeId | None] = field(default_factory=list)
+    backup_bytes: bytes = bytes(range(256)) * 4000
+    backups: int = 0
+    backups_ended: int = 0
+    piece_failure: Failure | None = None
     waiting: int = 0
     cancelled: int = 0
 
@@ -183,6 +189,19 @@ class FakeDriver:
 
     async def snapshot(self) -> SnapshotTaken | Failure:
         return self.failure or SnapshotTaken("100-7.snapshot", 100, self.revision, 4096)
+
+    async def backup(self) -> BackupOpened | Failure:
+        self.backups += 1
+        taken = SnapshotTaken("100-7.snapshot", 100, self.revision, len(self.backup_bytes))
+        return self.failure or BackupOpened(taken, 7)
+
+    async def backup_piece(self, handle: int, offset: int, size: int) -> BackupPiece | Failure:
+        assert handle == 7
+        return self.piece_failure or BackupPiece(self.backup_bytes[offset : offset + size])
+
+    def backup_end(self, handle: int) -> None:
+        assert handle == 7
+        self.backups_ended += 1
 
     async def bootstrap(
         self, cluster_id: str, members: tuple[Member, ...]

@@ -9,7 +9,7 @@ from raftkv.node.status import State
 from raftkv.server.driver_api import DriverApi
 from raftkv.server.http import requests
 from raftkv.server.http.authorisation import Admin, Authenticate, authorise
-from raftkv.server.http.calls import cluster, keys, maintenance, probes, ranges
+from raftkv.server.http.calls import backup, cluster, keys, maintenance, probes, ranges
 from raftkv.server.http.endpoint import Call, Endpoint, Request
 from raftkv.server.http.problems import WRONG_CLUSTER, Refused
 from raftkv.server.http.render import Response
@@ -28,6 +28,7 @@ CALLS: Final[dict[str, Call]] = {
     "cluster": cluster.cluster,
     "bootstrap": cluster.bootstrap,
     "drain": maintenance.drain,
+    "backup": backup.backup,
     "livez": probes.livez,
     "readyz": probes.readyz,
     "scrape": probes.scrape,

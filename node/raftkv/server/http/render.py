@@ -246,6 +246,18 @@ class Renderer:
         headers[REVISION] = str(revision)
         return Response(200, headers, stream=stream)
 
+    def backup(
+        self, revision: int, size_bytes: int | None, stream: AsyncIterator[bytes] | None
+    ) -> Response:
+        """200 with a file that is read while it is sent."""
+        headers = self._json.copy()
+        headers["Content-Type"] = "application/octet-stream"
+        headers["Content-Disposition"] = f'attachment; filename="raftkv-{revision}.backup"'
+        headers[REVISION] = str(revision)
+        if size_bytes is not None:
+            headers["Content-Length"] = str(size_bytes)
+        return Response(200, headers, stream=stream)
+
     def redirect(self, location: str, revision: int) -> Response:
         """Ask again at the leader, with the same method and body."""
         headers = self._json.copy()

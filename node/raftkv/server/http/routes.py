@@ -53,6 +53,7 @@ ROUTES: Final = (
     Route("POST", "/v1/cluster/bootstrap", _ADMIN, "bootstrap", "found a cluster on this node"),
     Route("POST", "/v1/maintenance/drain", _ADMIN, "drain", "start the drain of this node"),
     Route("DELETE", "/v1/maintenance/drain", _ADMIN, "drain", "undo the drain of this node"),
+    Route("GET", "/v1/backup", _CLIENT | _ADMIN, "backup", "the whole store at one revision"),
     Route("GET", "/livez", _ANY, "livez", "fails when the process is stuck", needs_token=False),
     Route(
         "GET",
@@ -67,7 +68,7 @@ ROUTES: Final = (
 
 # First segments of the API contract that this version does not serve.
 _UNSERVED: Final = (
-    "/v1/txn", "/v1/watch", "/v1/leases", "/v1/locks", "/v1/backup",
+    "/v1/txn", "/v1/watch", "/v1/leases", "/v1/locks",
     "/v1/cluster/members", "/v1/cluster/leader", "/v1/maintenance/snapshot",
     "/v1/maintenance/compact",
 )  # fmt: skip
