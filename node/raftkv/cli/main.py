@@ -24,6 +24,7 @@ from raftkv.cli.ls import ls_command
 from raftkv.cli.maintenance import backup_command, compact_command, snapshot_command
 from raftkv.cli.members import members_group, transfer_command
 from raftkv.cli.node_command import node_command
+from raftkv.cli.restore import restore_command
 from raftkv.cli.status_command import status_command
 from raftkv.cli.txn import txn_command
 from raftkv.cli.watch import watch_command
@@ -106,6 +107,7 @@ for _command in (
     members_group,
     transfer_command,
     backup_command,
+    restore_command,
     snapshot_command,
     compact_command,
     bench_command,

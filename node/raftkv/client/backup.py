@@ -10,6 +10,7 @@ from raftkv.client.calls import Caller
 from raftkv.client.errors import DamagedBackupError
 from raftkv.client.streams import BrokenStreamError, Streams
 from raftkv.client.transport import InterruptedRequestError, Request
+from raftkv.storage.snapshots import Checksum
 
 _SILENCE_SECONDS: Final = 30.0
 
@@ -30,9 +31,14 @@ class Backup:
         Raises:
             DamagedBackupError: at the end, if it is not what the node sent; throw it away.
         """
+        checksum = Checksum()
         try:
             async for chunk in self._response.content.iter_any():
+                checksum.update(chunk)
                 yield chunk
+            checksum.verify()
+        except ValueError as error:
+            raise DamagedBackupError(f"the backup is damaged: {error}") from error
         except (aiohttp.ClientError, TimeoutError, InterruptedRequestError) as error:
             raise DamagedBackupError(f"the backup broke off: {error}") from error
 

@@ -165,6 +165,29 @@ def decode_trailer(block: bytes, blob_bytes: int) -> bytes:
     return digest
 
 
+class Checksum:
+    """Verifies the bytes of a snapshot file as they pass, in any pieces."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._hashed_bytes = 0
+        self._held = b""  # what may be the trailer
+
+    def update(self, data: bytes) -> None:
+        """The next bytes."""
+        held = self._held + data
+        self._hash.update(held[:-TRAILER_BYTES])
+        self._hashed_bytes += max(0, len(held) - TRAILER_BYTES)
+        self._held = held[-TRAILER_BYTES:]
+
+    def verify(self) -> bytes:
+        """The file is complete: its digest. Raises `ValueError` if it is not what was written."""
+        digest = decode_trailer(self._held, self._hashed_bytes - HEADER_BYTES)
+        if digest != self._hash.digest():
+            raise ValueError("the content's hash does not match")
+        return digest
+
+
 # ---- making one ----------------------------------------------------------------------------
 
 

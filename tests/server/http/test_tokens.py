@@ -77,6 +77,7 @@ CALLS = (
     Call("GET", "/v1/cluster", ALL),
     Call("GET", "/metrics", ALL),
     Call("POST", "/v1/cluster/bootstrap", "boss", _BOOTSTRAP),
+    Call("GET", "/v1/backup", "boss"),
     Call("POST", "/v1/maintenance/drain", "boss"),
     Call("DELETE", "/v1/maintenance/drain", "boss"),
 )
