@@ -48,6 +48,11 @@ class Configurations:
         """Those in force at or before ``index``, as far as the log remembers, oldest first."""
         return [conf for known, conf in self._history if known <= index]
 
+    def since(self, index: Index) -> list[ConfState]:
+        """The one in force at ``index``, not below the base, and all after it, oldest first."""
+        first, _ = self.at(index)
+        return [conf for known, conf in self._history if known >= first]
+
     def append(self, entries: Iterable[Entry]) -> None:
         """Take note of the configurations among newly appended entries."""
         for entry in entries:

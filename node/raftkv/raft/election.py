@@ -108,5 +108,5 @@ def on_vote_resp(raft: "Raft", answer: VoteResp) -> None:
 
 def on_timeout_now(raft: "Raft", order: TimeoutNow) -> None:
     """The leader hands over: campaign at once, without pre-vote (thesis 3.10)."""
-    if raft.is_voter and raft.leader_id == order.sender:
+    if raft.may_campaign and raft.leader_id == order.sender:
         campaign(raft, transfer=True)

@@ -123,6 +123,10 @@ class RaftLog:
         """The configurations at or before ``index`` that the log remembers, oldest first."""
         return self._configurations.up_to(index)
 
+    def configurations_from(self, index: Index) -> list[ConfState]:
+        """The configuration in force at ``index``, and all after it, oldest first."""
+        return self._configurations.since(index)
+
     @property
     def is_installing(self) -> bool:
         """Whether a snapshot that replaced the log is not on disk yet."""

@@ -12,8 +12,8 @@ a change does is `raftkv.raft.confchange`; when it may begin is decided here:
 A configuration is in force as soon as it is appended (`raftkv.raft.configurations`), on the leader
 as everywhere; `sync_progress` keeps the leader's books in step.
 
-A member that was removed is served until an election timeout after its removal was committed, and
-no longer: so it usually learns that it is out, and stays quiet. Should it not learn it, pre-vote
+A member that was removed is sent its removal once that is committed, and is served for an election
+timeout more: so it usually learns that it is out, and stays quiet. Should it not learn it, pre-vote
 and the lease of the leader keep it from disturbing (thesis 4.2.3).
 """
 
@@ -180,7 +180,7 @@ def _list_peers(raft: "Raft", leader: Leader) -> None:
 def step_down_if_removed(raft: "Raft", leader: Leader) -> None:
     """A leader that its own committed configuration does not list hands over (thesis 4.2.2).
 
-    That happens to the voter that is replaced, if it was elected while the change was under way.
+    That happens to a voter that leaves, if it was elected while the change was under way.
     Called when all peers were just sent the commit index.
     """
     if raft.is_voter or raft.log.config_index > raft.log.commit:

@@ -115,8 +115,24 @@ class Raft:
 
     @property
     def is_voter(self) -> bool:
-        """Whether the configuration in force lets this node vote and campaign."""
+        """Whether the configuration in force lists this node as voter."""
         return any(self.id in half for half in self.quorum.halves)
+
+    @property
+    def may_campaign(self) -> bool:
+        """Whether this node is a voter, or is not known to be none any more.
+
+        A configuration that removes this node may not be committed yet, and this node the only
+        one left that holds it: nobody without it can win against this log, and only this node
+        can bring it to the others (thesis 4.2.2, figure 4.6). Elected, it leads without a vote of
+        its own and hands over as soon as the configuration is committed.
+        """
+        if self.is_voter:
+            return True
+        log = self.log
+        return log.config_index > log.commit and any(
+            conf.has_voter(self.id) for conf in log.configurations_from(log.commit)
+        )
 
     @property
     def hears_leader(self) -> bool:
@@ -172,7 +188,7 @@ class Raft:
         self.election_elapsed_ticks += 1
         if self.election_elapsed_ticks < self.election_timeout_ticks:
             return
-        if self.is_voter:
+        if self.may_campaign:
             election.campaign(self)
         else:
             self.become_follower(self.term, None)
@@ -363,14 +379,14 @@ class Raft:
 
     def become_pre_candidate(self) -> None:
         """Ask for pre-votes, in the present term and without binding anybody."""
-        assert self.is_voter
+        assert self.may_campaign
         self._leave_role()
         self.role = PreCandidate({self.id: True})
         self._restart_election_timer()
 
     def become_candidate(self) -> None:
         """Enter the next term with the own vote."""
-        assert self.is_voter
+        assert self.may_campaign
         self._leave_role()
         self._enter_term(self.term + 1, vote=self.id)
         self.role = Candidate({self.id: True})
@@ -382,7 +398,8 @@ class Raft:
         assert self.vote == self.id
         self._leave_role()
         log, conf = self.log, self.log.conf_state
-        progress = {member: membership.make_progress(self, conf, member) for member in conf.ids}
+        members = sorted({*conf.ids, self.id})  # this node may be on its way out
+        progress = {member: membership.make_progress(self, conf, member) for member in members}
         peers = tuple(member for member in progress if member != self.id)
         if is_founding:
             for member in peers:  # they have nothing yet: offer 1@1 at once

@@ -200,7 +200,7 @@ class RawNode:
 
     def campaign(self) -> None:
         """Campaign now, as if the election timeout had passed. Ignored by who cannot or leads."""
-        if self._raft.is_voter and not isinstance(self._raft.role, Leader):
+        if self._raft.may_campaign and not isinstance(self._raft.role, Leader):
             election.campaign(self._raft)
             self._check()
 

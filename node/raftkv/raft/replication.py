@@ -58,10 +58,15 @@ def _replicate(raft: "Raft", peer: NodeId, progress: Progress) -> None:
         # Compacted: an Append cannot help this peer.
         snapshotting.want(raft, peer, progress)
         return
+    last_index = log.last_index
+    if progress.leaves_at is not None and progress.leaves_at > log.commit:
+        # Who leaves learns it when it is settled. Else it might be the only one alive that holds
+        # the entry: the others could not win against its log, and it could not win at all.
+        last_index = progress.leaves_at - 1
     while progress.may_send_entries and (
-        progress.state is ProgressState.PROBE or progress.next <= log.last_index
+        progress.state is ProgressState.PROBE or progress.next <= last_index
     ):
-        entries = log.entries_within(progress.next, log.last_index, raft.config.append_bytes_max)
+        entries = log.entries_within(progress.next, last_index, raft.config.append_bytes_max)
         _send_append(raft, peer, progress, entries)
     # A commit index is news too: a reader on that peer may wait for it.
     is_commit_due = (
