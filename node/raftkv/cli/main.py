@@ -27,6 +27,7 @@ from raftkv.cli.node_command import node_command
 from raftkv.cli.restore import restore_command
 from raftkv.cli.status_command import status_command
 from raftkv.cli.txn import txn_command
+from raftkv.cli.wal import wal_group
 from raftkv.cli.watch import watch_command
 
 if sys.version_info >= (3, 12):
@@ -44,7 +45,7 @@ Start a cluster on this machine, then write and read a key:
     raftkv put greeting hello
     raftkv get greeting
 
-All but `local` and `node` are clients: they ask any node of a cluster. They look for one at
+All but `local`, `node` and `wal` are clients: they ask any node of a cluster. They look for one at
 http://127.0.0.1:7400, 7410 and 7420, where `raftkv local` serves, unless --endpoint or
 RAFTKV_ENDPOINTS names others.
 """
@@ -112,5 +113,6 @@ for _command in (
     compact_command,
     bench_command,
     completion_command,
+    wal_group,
 ):
     main.add_command(_command)

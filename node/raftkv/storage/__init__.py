@@ -1,1 +1,1 @@
-"""What must survive: write-ahead log, identity, recovery, over a disk spoken to in values."""
+"""What must survive: write-ahead log, snapshots, identity; over a disk spoken to in values."""

@@ -55,11 +55,15 @@ class BlobSink(Protocol):
 
 
 class Open(msgspec.Struct, frozen=True):
-    """-> Handle. Read and write; ``create`` makes a missing file, ``exclusive`` insists on it."""
+    """-> Handle. ``create`` makes a missing file, ``exclusive`` insists on it.
+
+    For reading and writing, unless ``read_only``: who only looks needs no right to change.
+    """
 
     path: str
     create: bool = False
     exclusive: bool = False
+    read_only: bool = False
 
 
 class Close(msgspec.Struct, frozen=True):

@@ -47,7 +47,7 @@ def replace_file(
 
 def read_file(path: str, size_bytes: int) -> DiskTask[bytes]:
     """The first ``size_bytes`` of a file; fewer if it is shorter."""
-    (handle,) = yield (Open(path),)
+    (handle,) = yield (Open(path, read_only=True),)
     assert isinstance(handle, int)
     content, _ = yield (Pread(handle, 0, size_bytes), Close(handle))
     assert isinstance(content, bytes)

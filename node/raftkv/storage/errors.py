@@ -2,7 +2,8 @@
 
     StorageError
     ├── CorruptionError          what was written is not what is read
-    │   └── CommittedEntriesLostError
+    │   ├── CommittedEntriesLostError
+    │   └── SnapshotMissingError
     ├── ForeignDirectoryError    files, but no identity: not ours; nothing was touched
     ├── UnexpectedFileError      something among our files that is not ours; nothing was touched
     ├── DirectoryLockedError     another process works in the directory
@@ -57,6 +58,13 @@ class CommittedEntriesLostError(CorruptionError):
         super().__init__(
             path, f"the log ends at index {last_index}, before the committed index {commit_index}"
         )
+
+
+class SnapshotMissingError(CorruptionError):
+    """A snapshot file that should be there is not."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "the snapshot is missing")
 
 
 class ForeignDirectoryError(StorageError):

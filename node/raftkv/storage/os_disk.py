@@ -119,8 +119,9 @@ class OsDisk:
             case ReadInto(handle, offset, size, sink):
                 with _file_at(handle, offset) as file:
                     sink.read_from(file, size)
-            case Open(path, create, exclusive):
-                flags = os.O_RDWR | os.O_CREAT * create | os.O_EXCL * exclusive
+            case Open(path, create, exclusive, read_only):
+                flags = os.O_RDONLY if read_only else os.O_RDWR
+                flags |= os.O_CREAT * create | os.O_EXCL * exclusive
                 return os.open(self._root / path, flags, _FILE_MODE)
             case Close(handle):
                 os.close(handle)
@@ -161,7 +162,8 @@ class _WholeFile(io.FileIO):
 
 def _file_at(handle: Handle, offset: int) -> _WholeFile:
     """The open file as an object, at ``offset``; closing it leaves the handle open."""
-    file = _WholeFile(handle, "r+b", closefd=False)
+    mode = "rb" if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY else "r+b"
+    file = _WholeFile(handle, mode, closefd=False)
     file.seek(offset)
     return file
 

@@ -43,7 +43,11 @@ from raftkv.storage.disk import (
     Unlink,
     WriteFrom,
 )
-from raftkv.storage.errors import CorruptionError, SnapshotRefusedError
+from raftkv.storage.errors import (
+    CorruptionError,
+    SnapshotMissingError,
+    SnapshotRefusedError,
+)
 from raftkv.storage.layout import (
     SNAPSHOTS,
     TEMPORARY_SUFFIX,
@@ -272,15 +276,15 @@ def _digest(handle: Handle, size: int) -> DiskTask[bytes]:
 def open_snapshot(name: str) -> DiskTask[Handle]:
     """Open the file for `read_chunk`; it stays readable after its removal, until it is closed.
 
-    Raises `CorruptionError` if it is not there.
+    Raises `SnapshotMissingError` if it is not there.
     """
     path = f"{SNAPSHOTS}/{name}"
     try:
-        (handle,) = yield (Open(path),)
+        (handle,) = yield (Open(path, read_only=True),)
     except DiskError as error:
         if error.errno != errno.ENOENT:
             raise
-        raise CorruptionError(path, "the snapshot is missing") from None
+        raise SnapshotMissingError(path) from None
     assert isinstance(handle, int)
     return handle
 
