@@ -23,11 +23,6 @@ def raftkv(*arguments: str, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(main, arguments, input=stdin, catch_exceptions=False)
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common, "is_terminal", lambda: True)
-
-
 def test_put_and_get_through_pipes(driver: FakeDriver) -> None:
     stored = raftkv("put", "greeting", "hello")
     assert (stored.exit_code, stored.stdout) == (0, "101\n")

@@ -132,6 +132,11 @@ class ContractServer:
                 return self._key(method, key, query, body, request)
             case "GET", ["kv"]:
                 return self._range(request, query)
+            case "DELETE", ["kv"]:
+                prefix = query.get("prefix", "").encode()
+                gone = [key for key in self.items if key.startswith(prefix)]
+                deleted = self._apply([(key, None) for key in gone])
+                return 200, {"deleted": deleted, "revision": self.revision}
             case "POST", ["txn"]:
                 return 200, self._txn(json.loads(body))
             case method, ["leases", *rest]:
@@ -178,7 +183,11 @@ class ContractServer:
             value = str(int(stored.value if stored else b"0") + int(query["by"])).encode()
         self._apply([(key, value)], query.get("lease", "0"))
         now = self.items[key]
-        fields = {"revision": self.revision, "version": now.version, "value": value.decode()}
+        fields = {
+            "revision": self.revision,
+            "version": now.version,
+            "value": value.decode(errors="replace"),
+        }
         return (201 if now.version == 1 else 200), fields | extra
 
     def _get(

@@ -221,15 +221,17 @@ async def _run(lock: Lock, command: tuple[str, ...]) -> int:
         "RAFTKV_LOCK_TOKEN": str(lock.token),
         "RAFTKV_FENCE": f"{lock.name}:{lock.token}",
     }
+    loop = asyncio.get_running_loop()
+    is_to_end = asyncio.Event()
+    # A Ctrl-C at the terminal reaches the command too; what it makes of it is its answer.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_signal_handler(signal.SIGTERM, is_to_end.set)
     try:
         process = await asyncio.create_subprocess_exec(*command, env=environment)
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise CommandError(f"cannot run {command[0]!r}: {reason}") from None
-    loop = asyncio.get_running_loop()
-    # A Ctrl-C at the terminal reaches the command too; what it makes of it is its answer.
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
-    loop.add_signal_handler(signal.SIGTERM, lambda: _signal(process, signal.SIGTERM))
+    passing_on = asyncio.create_task(_pass_on(is_to_end, process))
     ended = asyncio.create_task(process.wait())
     lost = asyncio.create_task(lock.lost.wait())
     try:
@@ -241,8 +243,17 @@ async def _run(lock: Lock, command: tuple[str, ...]) -> int:
             await ended
     finally:
         lost.cancel()
+        passing_on.cancel()
     code = ended.result()
     return code if code >= 0 else 128 - code
+
+
+async def _pass_on(is_to_end: asyncio.Event, process: asyncio.subprocess.Process) -> None:
+    """Hand every SIGTERM on."""
+    while True:
+        await is_to_end.wait()
+        is_to_end.clear()
+        _signal(process, signal.SIGTERM)
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
