@@ -4,7 +4,7 @@ The layer above never sees the node class, a socket or a disk. All calls are mad
 loop's thread. A cancelled call tells the node that the client has gone.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from raftkv.kv.outcomes import Outcome
@@ -29,6 +29,9 @@ from raftkv.raft.messages import Member, NodeId
 
 class DriverApi(Protocol):
     """A running node, as its HTTP listeners see it."""
+
+    #: Called with the store's revision whenever it has grown; whoever serves watches sets it.
+    on_revision: Callable[[int], None]
 
     def write(self, command: bytes, timeout_seconds: float) -> Awaitable[Outcome | Failure]:
         """Apply an encoded command through the log, here or on the leader."""

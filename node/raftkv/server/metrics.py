@@ -111,6 +111,15 @@ class Metrics:
             "Writes received here that failed or are unknown",
             registry=registry,
         )
+        self.watch_lag_seconds = Histogram(
+            "raftkv_watch_lag_seconds",
+            "Time from a change in the store until all live watches were told",
+            buckets=_REQUEST_SECONDS,
+            registry=registry,
+        )
+        self._watchers = Gauge(
+            "raftkv_watchers", "Watches and long polls that are served", registry=registry
+        )
         self._requests = Counter(
             "raftkv_http_requests_total",
             "Answered requests",
@@ -147,6 +156,10 @@ class Metrics:
     def watch_frames_dropped(self, sources: Mapping[str, Callable[[], int]]) -> None:
         """Show at each scrape what the ``sources`` counted, each under its reason. Call once."""
         self.registry.register(_FramesDropped(sources))
+
+    def watch_watchers(self, count: Callable[[], int]) -> None:
+        """Show at each scrape how many watches and long polls there are."""
+        self._watchers.set_function(count)
 
     def count_peer_refused(self, reason: str) -> None:
         """A peer connection was cut; ``reason`` is from the transport's closed set."""

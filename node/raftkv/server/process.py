@@ -342,6 +342,8 @@ class _HttpListeners:
         """See `raftkv.server.drain.Listeners`."""
         for sockets in self._sockets:
             sockets.close()
+        for server in self._servers:
+            server.end_watches()
 
     async def end_connections(self) -> None:
         """Close the idle connections at once and the others after their answer, or soon."""

@@ -1,10 +1,12 @@
 """A node made of a store in memory: answers as `DriverApi` says, and as a test tells it to."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
+from raftkv.kv.changes import ChangesAfter, LastChange
 from raftkv.kv.commands import Command, decode_command, join_batch
 from raftkv.kv.engine import Table
 from raftkv.kv.memory_engine import MemoryEngine
@@ -115,6 +117,9 @@ class FakeDriver:
     waiting: int = 0
     cancelled: int = 0
 
+    def __post_init__(self) -> None:
+        self.on_revision: Callable[[int], None] = lambda _: None
+
     @property
     def revision(self) -> int:
         return self.store.revision
@@ -130,7 +135,10 @@ class FakeDriver:
         """Apply encoded commands as one entry."""
         index = self.store.applied_index + 1
         entry = Entry(1, index, EntryType.NORMAL, join_batch(commands))
+        before = self.revision
         (applied,) = self.store.apply([entry])
+        if self.revision > before:
+            self.on_revision(self.revision)
         return list(applied.outcomes or ())
 
     def change(self, **changes: object) -> None:
@@ -164,8 +172,8 @@ class FakeDriver:
         timeout_seconds: float,
         max_stale_seconds: float = 0.0,
     ) -> Found | Stale | Failure:
-        assert isinstance(query, Get | Range)
-        key = query.key if isinstance(query, Get) else query.start
+        assert isinstance(query, Get | Range | ChangesAfter | LastChange)
+        key = query.key if isinstance(query, Get | LastChange) else query.start
         self.reads.append((key, consistency, min_revision, timeout_seconds))
         await self._wait()
         return self.failure or queries.answer(self.store, query)

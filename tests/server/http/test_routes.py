@@ -39,9 +39,7 @@ def test_unknown_paths(path: str) -> None:
     assert caught.value.problem.kind.code == "unknown_path"
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/txn", "/v1/watch", "/v1/leases/7", "/v1/locks/a", "/v1/cluster/members"]
-)
+@pytest.mark.parametrize("path", ["/v1/txn", "/v1/leases/7", "/v1/locks/a", "/v1/cluster/members"])
 def test_paths_of_the_contract_that_are_not_served_say_so(path: str) -> None:
     with pytest.raises(Refused) as caught:
         match_route("GET", path, ALL)

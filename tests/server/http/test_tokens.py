@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from raftkv.kv.commands import Put, encode_command
+from raftkv.server import watches
 from raftkv.server.http.routes import ROUTES, Listener, Route, match_route
 from raftkv.server.tokens import Tokens
 from tests.server.http.fake_driver import LEADER_ID, FakeDriver
@@ -73,6 +74,12 @@ CALLS = (
     Call("DELETE", "/v1/kv?prefix=app/", WRITERS),
     Call("DELETE", "/v1/kv?prefix=app", "anybody boss"),
     Call("DELETE", "/v1/kv?all=true", "anybody boss"),
+    Call("GET", "/v1/watch?prefix=app/", READERS),
+    Call("GET", "/v1/watch?key=app/secret-key&prev=true", READERS),
+    Call("GET", "/v1/watch?key=app/secret-key&from=100", READERS),
+    Call("HEAD", "/v1/watch?key=app/secret-key", READERS),
+    Call("GET", "/v1/watch?prefix=app", "anybody boss"),
+    Call("GET", "/v1/watch?prefix=", "anybody boss"),
     Call("GET", "/v1/status", ALL),
     Call("GET", "/v1/cluster", ALL),
     Call("GET", "/metrics", ALL),
@@ -245,3 +252,20 @@ async def test_a_call_that_does_not_ask_who_may_make_it_fails(
         answer = await ask(served, CALLS[0], "Bearer boss")
     assert (answer.status, answer.code()) == (500, "internal")
     assert b"secret" not in answer.body
+
+
+async def test_row_24_a_watch_of_a_revoked_token_ends(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "LOOK_SECONDS", 0.01)
+    async with guarded(tokens) as served, served.connect() as revoked, served.connect() as kept:
+        for raw, name in ((revoked, "reader"), (kept, "writer")):
+            head = f"GET /v1/watch?prefix=app/ HTTP/1.1\r\nAuthorization: Bearer {name}\r\n"
+            raw.send(head.encode() + b"Host: localhost\r\nConnection: close\r\n\r\n")
+            await raw.reader.readuntil(b"\n\n\r\n")
+        lines = [line for line in tokens.path.read_text().splitlines() if "read" not in line]
+        tokens.path.write_text("\n".join(lines) + "\n")
+        tokens.load()
+        assert await revoked.until_closed() == b"0\r\n\r\n"
+        served.driver.apply(encode_command(Put(SECRET_KEY, b"after")))
+        assert b'"after"' in await kept.reader.readuntil(b"\n\n\r\n")

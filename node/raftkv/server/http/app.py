@@ -12,7 +12,8 @@ one. Nothing is decided here but how a body is read. Access logging is off; metr
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import Final
@@ -25,6 +26,7 @@ from raftkv.server.http.authorisation import CHALLENGE, Authenticate
 from raftkv.server.http.connection import LimitedServer
 from raftkv.server.http.endpoint import Request
 from raftkv.server.http.handlers import Handlers
+from raftkv.server.http.live import UNREAD_BYTES_MAX, LiveConnection
 from raftkv.server.http.problems import (
     BAD_BODY,
     BODY_TIMEOUT,
@@ -71,6 +73,8 @@ class HttpServer(LimitedServer):
         self._metrics.observe_request(asked.route, asked.method, response.status, now - started_at)
         if response.stream is not None:
             return await self._send_stream(request, response.headers, response.stream)
+        if response.live is not None:
+            return await self._send_live(request, response.headers, response.live)
         sent = web.Response(status=response.status, headers=response.headers, body=response.body)
         # A body left unread is in the way of a next request.
         if self._must_close(now) or not request.content.is_eof():
@@ -93,6 +97,24 @@ class HttpServer(LimitedServer):
                 request.transport.abort()
         return sent
 
+    async def _send_live(
+        self,
+        request: web.BaseRequest,
+        headers: dict[str, str],
+        live: Callable[[LiveConnection], Awaitable[None]],
+    ) -> web.StreamResponse:
+        sent = web.StreamResponse(headers=headers)
+        if self._must_close(perf_counter()) or not request.content.is_eof():
+            sent.force_close()
+        await sent.prepare(request)
+        with suppress(ConnectionError):  # the client went away
+            await live(_LiveConnection(request, sent))
+        return sent
+
+    def end_watches(self) -> None:
+        """End watches and long polls, also those to come: part of the end of a drain."""
+        self._handlers.end_watches()
+
     def _must_close(self, now: float) -> bool:
         """Whether the node drains (operator design, rule 15: every response then closes)."""
         if now - self._drain_checked_at > _DRAIN_CHECK_SECONDS:
@@ -113,6 +135,36 @@ class HttpServer(LimitedServer):
         response = self._handlers.renderer.problem(problem)
         self._metrics.observe_request("(none)", "other", response.status, 0.0)
         return web.Response(status=response.status, headers=response.headers, body=response.body)
+
+
+class _LiveConnection:
+    """A `LiveConnection`: past aiohttp's writer where the same bytes go to many."""
+
+    __slots__ = ("_is_chunked", "_sent", "_transport")
+
+    def __init__(self, request: web.BaseRequest, sent: web.StreamResponse) -> None:
+        self._sent = sent
+        self._transport = request.transport
+        self._is_chunked = sent.headers.get("Transfer-Encoding") == "chunked"
+
+    async def write(self, raw: bytes) -> None:
+        """See `LiveConnection`."""
+        await self._sent.write(raw)
+
+    def push(self, raw: bytes, chunk: bytes) -> bool:
+        """See `LiveConnection`."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return True  # the handler is being cancelled
+        if transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+            return False
+        transport.write(chunk if self._is_chunked else raw)
+        return True
+
+    def abort(self) -> None:
+        """See `LiveConnection`."""
+        if self._transport is not None:
+            self._transport.abort()
 
 
 def create_server(

@@ -6,6 +6,7 @@ Made by `raftkv.server.http.handlers`, used by the coroutines of `raftkv.server.
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from raftkv.kv.commands import Command, encode_command
 from raftkv.kv.outcomes import Outcome
@@ -18,6 +19,7 @@ from raftkv.server.http.requests import Headers
 from raftkv.server.http.routes import Match
 from raftkv.server.http.settings import HttpSettings
 from raftkv.server.metrics import Metrics
+from raftkv.server.watches import Watches
 
 
 @dataclass(slots=True)
@@ -43,6 +45,17 @@ class Endpoint:
         self.metrics = metrics
         self.renderer = Renderer(settings.node_name)
         self.started_at = time.monotonic()
+
+    @cached_property
+    def watches(self) -> Watches:
+        """Who watches. Made when the first one comes."""
+        settings = self.settings
+        return Watches(
+            self.driver,
+            self.metrics,
+            count_max=settings.watchers_max,
+            progress_seconds=settings.watch_progress_seconds,
+        )
 
     @property
     def revision(self) -> int:

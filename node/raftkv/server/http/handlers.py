@@ -9,7 +9,7 @@ from raftkv.node.status import State
 from raftkv.server.driver_api import DriverApi
 from raftkv.server.http import requests
 from raftkv.server.http.authorisation import Admin, Authenticate, authorise
-from raftkv.server.http.calls import backup, cluster, keys, maintenance, probes, ranges
+from raftkv.server.http.calls import backup, cluster, keys, maintenance, probes, ranges, watch
 from raftkv.server.http.endpoint import Call, Endpoint, Request
 from raftkv.server.http.problems import WRONG_CLUSTER, Refused
 from raftkv.server.http.render import Response
@@ -24,6 +24,7 @@ CALLS: Final[dict[str, Call]] = {
     "write_key": keys.write_key,
     "read_range": ranges.read_range,
     "delete_range": ranges.delete_range,
+    "watch": watch.watch,
     "status": cluster.status,
     "cluster": cluster.cluster,
     "bootstrap": cluster.bootstrap,
@@ -87,6 +88,10 @@ class Handlers:
     def is_draining(self) -> bool:
         """Whether requests should go elsewhere from now on."""
         return self._driver.status().state is State.DRAINING
+
+    def end_watches(self) -> None:
+        """End watches and long polls, also those to come."""
+        self._endpoint.watches.close()
 
     def _check_token(self, request: Request, route: Route, authenticate: Authenticate) -> None:
         """Who asks, and whether calls that change the cluster are theirs to make."""

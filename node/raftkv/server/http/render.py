@@ -4,7 +4,7 @@ Header values are numbers, tags and constants: nothing a client sent is ever ech
 """
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -26,6 +26,7 @@ from raftkv.node.events import Consistency, ReadResult
 from raftkv.node.status import ClusterStatus, MemberStatus, Status
 from raftkv.raft.messages import NodeId
 from raftkv.server.http.conditions import etag
+from raftkv.server.http.live import LiveConnection
 from raftkv.server.http.problems import (
     CONDITION_FAILED,
     COUNTER_OVERFLOW,
@@ -54,6 +55,8 @@ class Response(NamedTuple):
     headers: dict[str, str]
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None  # instead of a body; may end in `StreamBroken`
+    # Instead of a body: is given the connection, and returns when the answer is over.
+    live: Callable[[LiveConnection], Awaitable[None]] | None = None
 
 
 class ItemBody(msgspec.Struct):
@@ -137,6 +140,12 @@ class Renderer:
         self._json = {**common, "Content-Type": "application/json"}
         self._text = {**common, "Content-Type": "text/plain; charset=utf-8"}
         self._problem = {**common, "Content-Type": "application/problem+json"}
+        self._events = {
+            **common,
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-store, no-transform",
+            "X-Accel-Buffering": "no",  # nginx would hold events back
+        }
         self._reads = {
             (consistency, as_json): {
                 **common,
@@ -257,6 +266,14 @@ class Renderer:
         if size_bytes is not None:
             headers["Content-Length"] = str(size_bytes)
         return Response(200, headers, stream=stream)
+
+    def events(
+        self, revision: int, live: Callable[[LiveConnection], Awaitable[None]] | None
+    ) -> Response:
+        """200 with a stream of events that begins after ``revision``; None: the head alone."""
+        headers = self._events.copy()
+        headers[REVISION] = str(revision)
+        return Response(200, headers, live=live)
 
     def redirect(self, location: str, revision: int) -> Response:
         """Ask again at the leader, with the same method and body."""

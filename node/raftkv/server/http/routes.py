@@ -46,6 +46,7 @@ ROUTES: Final = (
     Route("PUT", _ENCODED_KEY, _CLIENT, "write_key", "as /v1/kv, for any key"),
     Route("DELETE", _ENCODED_KEY, _CLIENT, "write_key", "as /v1/kv, for any key"),
     Route("POST", _ENCODED_KEY, _CLIENT, "write_key", "as /v1/kv, for any key"),
+    Route("GET", "/v1/watch", _CLIENT, "watch", "changes as they happen, as Server-Sent Events"),
     # The admin listener shows what its caller needs to know before it changes anything: a
     # network policy may keep the operator from the client port.
     Route("GET", "/v1/status", _CLIENT | _ADMIN, "status", "this node"),
@@ -68,7 +69,7 @@ ROUTES: Final = (
 
 # First segments of the API contract that this version does not serve.
 _UNSERVED: Final = (
-    "/v1/txn", "/v1/watch", "/v1/leases", "/v1/locks",
+    "/v1/txn", "/v1/leases", "/v1/locks",
     "/v1/cluster/members", "/v1/cluster/leader", "/v1/maintenance/snapshot",
     "/v1/maintenance/compact",
 )  # fmt: skip

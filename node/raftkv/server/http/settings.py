@@ -11,6 +11,7 @@ class HttpSettings:
     node_name: str  # visible ASCII: stands in a header of every answer
     value_bytes_max: int = 1 << 20
     watchers_max: int = 10_000
+    watch_progress_seconds: float = 8.0  # the API contract promises 10
     # For `/v1/status`, what an administrator should know: always, and since something happened.
     warnings: tuple[str, ...] = ()
     more_warnings: Callable[[], tuple[str, ...]] = tuple

@@ -30,7 +30,7 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Query parameters of the API contract that this version does not serve. Leaving one out of what
 # is done would break a promise (a key that outlives its ttl), so each is refused by name.
 _UNSERVED_PARAMETERS: Final = frozenset(
-    {"after", "from", "lease", "max_stale", "token", "ttl", "wait"}
+    {"after", "lease", "max_stale", "token", "ttl", "wait"}
 )  # fmt: skip
 
 
