@@ -5,6 +5,7 @@ a lock end by itself. Values are kept in memory; there is one history for watche
 """
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,8 +16,15 @@ from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 from aiohttp import web
 
 from raftkv.client.wire import to_bytes, to_text
+from raftkv.storage.snapshots import HEADER_BYTES, encode_trailer
 
 EPOCH = "cafe"
+
+
+def backup_of(blob: bytes) -> bytes:
+    """A file as nodes send it, as far as its checksum goes."""
+    data = bytes(HEADER_BYTES) + blob
+    return data + encode_trailer(len(blob), hashlib.blake2b(data, digest_size=32).digest())
 
 
 @dataclass
@@ -69,7 +77,7 @@ class ContractServer:
         self.members: list[dict[str, Any]] = []
         self.leader: str | None = None
         self.member_id = "00000000000000a1"
-        self.backup = b"backup " * 1000
+        self.backup = backup_of(b"backup " * 1000)
         self.port = 0
 
     # ---- one request ------------------------------------------------------------------------

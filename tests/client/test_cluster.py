@@ -78,6 +78,26 @@ async def test_a_backup_arrives_whole() -> None:
         assert data == server.backup
 
 
+async def test_a_backup_with_a_flipped_bit_is_damaged() -> None:
+    async with contract_server() as server, Client([server.url]) as client:
+
+        async def take() -> None:
+            async with client.backup() as backup:
+                async for _ in backup:
+                    pass
+
+        for at in (0, len(server.backup) // 2, len(server.backup) - 1):
+            good = server.backup
+            server.backup = good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]
+            with pytest.raises(DamagedBackupError, match="is damaged"):
+                await take()
+            server.backup = good[:at]
+            with pytest.raises(DamagedBackupError, match="is damaged"):
+                await take()
+            server.backup = good
+        await take()
+
+
 async def test_a_backup_that_breaks_off_is_damaged() -> None:
     async with contract_server() as server, Client([server.url]) as client:
         server.backup = b"x" * (8 << 20)

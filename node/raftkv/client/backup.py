@@ -12,7 +12,8 @@ from raftkv.client.streams import BrokenStreamError, Streams
 from raftkv.client.transport import InterruptedRequestError, Request
 from raftkv.storage.snapshots import Checksum
 
-_SILENCE_SECONDS: Final = 30.0
+# A node makes the file first, which takes its time when there is much to write.
+_SILENCE_SECONDS: Final = 120.0
 
 
 class Backup:
@@ -26,7 +27,7 @@ class Backup:
         self.revision = int(response.headers.get("X-RaftKV-Revision", "0"))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The bytes of the file.
+        """The bytes of the file, which ends with a checksum of the rest.
 
         Raises:
             DamagedBackupError: at the end, if it is not what the node sent; throw it away.
