@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from raftkv.kv.commands import Put, encode_command
+from raftkv.kv.commands import Put, Stamp, encode_command
 from raftkv.kv.memory_engine import MemoryEngine
 from raftkv.kv.outcomes import Written, encode_outcome
 from raftkv.kv.store import Store
@@ -45,6 +45,8 @@ class Harness:
         self.answers: dict[RequestId, Answer] = {}
         self.sent: list[tuple[NodeId, PeerMessage]] = []
         self.raft: Any = FakeRaft()
+        self.store = Store(MemoryEngine())
+        self.now = 0.0
         self.requests = Requests(
             settings,
             incarnation=99,
@@ -61,7 +63,11 @@ class Harness:
     def write(self, number: RequestId, command: bytes = COMMAND) -> None:
         """A client's write, given to the leader."""
         self.requests.on_write(WriteRequest(number, command, deadline=5.0))
-        self.requests.offer_writes(self.raft)
+        self.offer()
+
+    def offer(self) -> None:
+        """The part of a turn that gives writes to the leader."""
+        self.requests.offer_writes(self.raft, self.store, self.now)
 
     def forwarded(self) -> list[list[RequestId]]:
         """The ids of every message with writes that was sent."""
@@ -95,9 +101,9 @@ def test_a_full_leader_refuses_forwarded_writes_for_good() -> None:
 
 def test_what_is_no_command_never_reaches_the_log() -> None:
     leader = Harness()
-    frame = ForwardWrites(5, ((1, b"\xc1"), (2, b"")))
+    frame = ForwardWrites(5, ((1, b"\xc1"), (2, b""), (3, encode_command(Stamp(1000)))))
     leader.requests.on_forward(FOLLOWER, frame, 0.0, is_leader=True)
-    assert _replies(leader) == [FailureCode.INVALID, FailureCode.INVALID]
+    assert _replies(leader) == [FailureCode.INVALID] * 3
     assert len(leader.requests) == 0
 
 
@@ -105,10 +111,10 @@ def test_a_write_that_was_given_back_goes_to_the_same_leader_only_after_a_tick()
     node = Harness()
     node.write(1)
     node.reply(1, None)
-    node.requests.offer_writes(node.raft)
+    node.offer()
     assert node.forwarded() == [[1]]
-    node.requests.tick()
-    node.requests.offer_writes(node.raft)
+    node.requests.tick(node.now)
+    node.offer()
     assert node.forwarded() == [[1], [1]]
     assert node.answers == {}
 
@@ -119,7 +125,7 @@ def test_a_write_that_was_given_back_goes_to_another_leader_at_once() -> None:
     node.reply(1, None)
     node.raft.leader_id = FOLLOWER
     node.requests.on_peer_up(PeerUp(FOLLOWER))
-    node.requests.offer_writes(node.raft)
+    node.offer()
     assert [peer for peer, _ in node.sent] == [LEADER, FOLLOWER]
 
 
@@ -150,7 +156,7 @@ def test_rule_18_writes_beyond_the_bound_stay_held_and_are_not_committed() -> No
     assert node.forwarded() == [[1], [2]]
     assert [write.id for write in node.requests.writes.held] == [3]
     node.reply(1, encode_outcome(Written(1, 1)))
-    node.requests.offer_writes(node.raft)
+    node.offer()
     assert node.forwarded() == [[1], [2], [3]]
 
 

@@ -82,6 +82,15 @@ def test_rule_18_what_is_applied_decides_between_two_proposals_for_one_index() -
         assert [w.id for w in lost] == [lost_id]
 
 
+def test_rule_18_a_snapshot_in_the_place_of_the_log_leaves_proposals_unknown() -> None:
+    writes = Writes()
+    for number, index in ((1, 8), (2, 9), (3, 10)):
+        writes.hold(_write(number))
+        writes.propose(EntryId(term=3, index=index), writes.take_batch(1, 1000))
+    assert [w.id for w in writes.skip_to(9)] == [1, 2]
+    assert list(writes.proposed) == [10]
+
+
 def test_a_proposal_applied_in_its_own_term_is_ours() -> None:
     writes = Writes()
     writes.hold(_write(1))

@@ -48,6 +48,7 @@ from raftkv.node.events import (
     ForwardReplies,
     ForwardWrites,
     FrameReceived,
+    LockRequest,
     OrderReply,
     PeerDown,
     PeerFrame,
@@ -173,6 +174,7 @@ class Node:
             PeerDown: self._on_peer_down,
             DiskDone: self._on_disk_done,
             WriteRequest: self.requests.on_write,
+            LockRequest: self.requests.on_lock,
             ReadRequest: self.requests.on_read,
             CancelRequest: self._on_cancel,
             ConfigChangeRequest: self.orders.on_change,
@@ -321,7 +323,7 @@ class Node:
             self._expire_requests()
             return
         core.raft.tick()
-        self.requests.tick()
+        self.requests.tick(self._now)
         self.orders.tick(core.raft)
         if core.raft.leader_id is not None:
             self.leader_seen_at = self._now
@@ -407,7 +409,7 @@ class Node:
     def _turn(self, core: Core) -> None:
         requests = self.requests
         self.orders.turn(core.raft)
-        requests.offer_writes(core.raft)
+        requests.offer_writes(core.raft, core.store, self._now)
         requests.offer_reads(core.raft, self._now)
         self._carry_out(core, core.raft.ready())
         self._apply_slice(core)
@@ -452,6 +454,7 @@ class Node:
         size_bytes = sum(len(entry.data) for entry in self._unapplied[:end])
         del self._unapplied[:end]
         core.raft.applied(core.store.applied_index)
+        self.requests.upkeep.applied(core.store)
         self.snapshots.applied(core, core.store.applied_index, size_bytes)
 
     def _start_write(self, core: Core, write: Write) -> None:
@@ -467,6 +470,7 @@ class Node:
         if write.snapshot is not None:
             # What it replaces is not applied any more: the state comes whole.
             self._unapplied.clear()
+            self.requests.skip_to(write.snapshot.last.index)
             self.snapshots.install(core, write, durable)
             return
         self._wal_writes.run(lambda: core.wal.append(write.hard_state, write.entries), durable)

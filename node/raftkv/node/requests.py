@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from raftkv.kv.commands import decode_command, join_batch
-from raftkv.kv.outcomes import decode_outcome, encode_outcome
+from raftkv.kv.commands import LeaderCommand, decode_command, join_batch
+from raftkv.kv.outcomes import Replayed, decode_outcome, encode_outcome
 from raftkv.kv.store import AppliedEntry, Store
 from raftkv.node import queries
+from raftkv.node.admission import Admission
 from raftkv.node.events import (
     Answer,
     CancelRequest,
@@ -21,6 +22,7 @@ from raftkv.node.events import (
     FailureCode,
     ForwardReplies,
     ForwardWrites,
+    LockRequest,
     PeerDown,
     PeerMessage,
     PeerUp,
@@ -29,18 +31,34 @@ from raftkv.node.events import (
     Stale,
     WriteRequest,
 )
+from raftkv.node.lock_waits import LockWaits
 from raftkv.node.reads import Reads
 from raftkv.node.settings import NodeSettings
+from raftkv.node.upkeep import NO_CHORES, Chores, Upkeep
 from raftkv.node.writes import Origin, PendingWrite, ReplyBook, Writes
 from raftkv.raft import NodeId, ProposalDropped, RawNode, ReadDropped, Role
+from raftkv.raft.messages import Index
 
 # A forwarded write that the leader still holds is given back to its sender after this time.
 _FOREIGN_DEADLINE_SECONDS = 5.0
 
+# What this node proposes by itself, to leave the queue of a lock.
+_OWN_DEADLINE_SECONDS = 5.0
+
+_REFUSALS = {
+    FailureCode.OVERLOADED: "too many requests are in flight on the leader",
+    FailureCode.QUOTA: (
+        "the store holds as much as it may: delete keys and compact, or raise the quota"
+    ),
+    FailureCode.IDEMPOTENCY_FULL: (
+        "there are as many idempotency records as there may be: retry when some have expired"
+    ),
+}
 _FULL = Failure(FailureCode.OVERLOADED, "too many requests are in flight on this node")
 _LINK_BROKE = Failure(
     FailureCode.UNKNOWN, "the connection to the leader broke after the write was sent to it"
 )
+_SKIPPED = Failure(FailureCode.UNKNOWN, "a snapshot took the place of the log that held the write")
 _LATE_WRITE = Failure(
     FailureCode.UNKNOWN, "the deadline passed while the write was on its way through the log"
 )
@@ -79,6 +97,9 @@ class Requests:
         send: Callable[[NodeId, PeerMessage], None],
     ) -> None:
         self.writes = Writes()
+        self.upkeep = Upkeep(settings)
+        self.locks = LockWaits(answer, self._write_own)
+        self.replayed_count = 0  # answers to requests that had been done before (rule 22)
         self.reads = Reads(first_context, retry_ticks=settings.election_ticks)
         # Whether the store has reached what was committed when a leader was first asked.
         self.is_caught_up = False
@@ -86,15 +107,18 @@ class Requests:
         self._incarnation = incarnation
         self._answer = answer
         self._send = send
+        self._admission = Admission(settings)
+        self._last_own_id = 0
         self._reply_book = ReplyBook()
         self._connected: set[NodeId] = set()
+        self._now = 0.0  # of the turn
         # Gave a write back since the last tick: asking it again at once would only keep both
         # busy until this node hears who leads.
         self._declined_by: NodeId | None = None
 
     def __len__(self) -> int:
         """How many requests are pending."""
-        return len(self.writes) + len(self.reads)
+        return len(self.writes) + len(self.reads) + len(self.locks)
 
     # ---- events -----------------------------------------------------------------------------
 
@@ -105,6 +129,14 @@ class Requests:
         else:
             self.writes.hold(PendingWrite(request.id, request.command, request.deadline))
 
+    def on_lock(self, request: LockRequest) -> None:
+        """A client wants a lock, and to wait for it."""
+        if self._is_full() or len(self.locks) >= self._settings.pending_requests_max:
+            self._answer(request.id, _FULL)
+            return
+        then = self.locks.ask(request)
+        self.writes.hold(PendingWrite(request.id, request.command, request.deadline, then=then))
+
     def on_read(self, request: ReadRequest) -> None:
         """A client wants to read."""
         if len(self.reads) >= self._settings.pending_requests_max:
@@ -114,7 +146,8 @@ class Requests:
 
     def on_cancel(self, request: CancelRequest) -> None:
         """A client went away."""
-        self.writes.cancel(request.id)
+        is_dropped = self.writes.cancel(request.id)
+        self.locks.cancel(request.id, is_dropped=is_dropped)
         self.reads.cancel(request.id)
 
     def on_peer_up(self, event: PeerUp) -> None:
@@ -158,9 +191,12 @@ class Requests:
             else:
                 self._settle(write, _decode_reply(reply))
 
-    def tick(self) -> None:
+    def tick(self, now: float) -> None:
         """A tick passed: what was put off may be tried again."""
         self._declined_by = None
+        self._now = now
+        self.locks.expire(now)
+        self.upkeep.tick()
         self.reads.tick()
 
     def expire(self, now: float, outlook: Outlook) -> None:
@@ -181,13 +217,17 @@ class Requests:
 
     # ---- once a turn ------------------------------------------------------------------------
 
-    def offer_writes(self, raft: RawNode) -> None:
+    def offer_writes(self, raft: RawNode, store: Store, now: float) -> None:
         """Give held writes to the log: this leader's own, or by the link to the leader."""
-        if not self.writes.held:
-            return
+        self._now = now
         if raft.role is Role.LEADER:
-            while self.writes.held and self._propose_batch(raft):
-                pass
+            has_batch = bool(self.writes.held)
+            chores = self.upkeep.chores(raft, store, now, has_batch=has_batch)
+            while self._propose_batch(raft, store, chores) and self.writes.held:
+                chores = NO_CHORES
+            return
+        self.upkeep.rest()
+        if not self.writes.held:
             return
         for write in self.writes.drop_foreign_held():
             self._hold_again(write)
@@ -213,17 +253,28 @@ class Requests:
 
     def settle_entry(self, entry: AppliedEntry) -> None:
         """Answer the writes that were proposed at this index, whichever entry came to be there."""
+        if entry.grants:
+            self.locks.granted(entry.grants)
         proposal, lost = self.writes.applied(entry.index, entry.term)
         for write in lost:
             self._hold_again(write)
         if proposal is None:
             return
         assert entry.outcomes is not None, "an entry of this name was proposed with commands"
-        for write, outcome in zip(proposal.writes, entry.outcomes, strict=True):
+        outcomes = entry.outcomes[proposal.own_count :] if proposal.own_count else entry.outcomes
+        for write, outcome in zip(proposal.writes, outcomes, strict=True):
             if write.origin is None:
                 self._settle(write, outcome)
             else:
                 self._reply_book.add(write.origin, encode_outcome(outcome))
+
+    def skip_to(self, index: Index) -> None:
+        """A snapshot of ``index`` takes the place of what is not applied (rule 18)."""
+        for write in self.writes.skip_to(index):
+            if write.origin is None:
+                self._settle(write, _SKIPPED)
+            else:
+                self._reply_book.add(write.origin, FailureCode.UNKNOWN)
 
     def serve_reads(self, store: Store, now: float) -> None:
         """Answer the reads for which the store is new enough."""
@@ -244,17 +295,49 @@ class Requests:
 
     # ---- parts ------------------------------------------------------------------------------
 
-    def _propose_batch(self, raft: RawNode) -> bool:
-        """Propose one entry of held writes; False when the core takes none now."""
-        batch = self._take_batch()
+    def _propose_batch(self, raft: RawNode, store: Store, chores: Chores) -> bool:
+        """Propose one entry: the chores, then held writes; False when the core takes none now."""
+        batch = self._admit(store, self._take_batch()) if self.writes.held else []
+        commands = [write.command for write in batch]
+        if not chores.is_empty:
+            commands[:0] = chores.commands
+        if not commands:
+            return True
         try:
-            entry = raft.propose(join_batch([write.command for write in batch]))
+            entry = raft.propose(join_batch(commands))
         except ProposalDropped:
             # Transferring, founding or full: they stay held, and their deadlines run.
             self.writes.put_back(batch)
+            self.upkeep.dropped(chores)
             return False
-        self.writes.propose(entry, batch)
+        self.writes.propose(entry, batch, len(chores.commands))
+        self.upkeep.proposed(chores, entry.index)
         return True
+
+    def _admit(self, store: Store, batch: list[PendingWrite]) -> list[PendingWrite]:
+        """Those of the batch that there is room for; the others are refused."""
+        size_bytes = sum([len(write.command) for write in batch])
+        if self._admission.is_open(store, self.writes.proposed_bytes + size_bytes):
+            return batch
+        admitted: list[PendingWrite] = []
+        proposed_bytes = self.writes.proposed_bytes
+        for write in batch:
+            size_bytes = len(write.command)
+            code = self._admission.refuse(store, proposed_bytes + size_bytes, write.command)
+            if code is None:
+                admitted.append(write)
+                proposed_bytes += size_bytes
+            elif write.origin is None:
+                self._settle(write, _refusal(code))
+            else:
+                self._reply_book.add(write.origin, code)
+        return admitted
+
+    def _write_own(self, command: bytes, then: Callable[[Answer], None]) -> None:
+        """Propose a command of this node's own, wherever the leader is."""
+        self._last_own_id -= 1  # clients' are above 0
+        deadline = self._now + _OWN_DEADLINE_SECONDS
+        self.writes.hold(PendingWrite(self._last_own_id, command, deadline, then=then))
 
     def _take_batch(self) -> list[PendingWrite]:
         return self.writes.take_batch(
@@ -274,9 +357,16 @@ class Requests:
             self._reply_book.add(write.origin, None)
         elif not write.cancelled:
             self.writes.hold(write)
+        elif write.then is not None:
+            write.then(_NO_LEADER)
 
     def _settle(self, write: PendingWrite, answer: Answer) -> None:
-        if self.writes.settle(write):
+        if type(answer) is Replayed:
+            self.replayed_count += 1
+        is_awaited = self.writes.settle(write)
+        if write.then is not None:
+            write.then(answer)
+        elif is_awaited:
             self._answer(write.id, answer)
 
 
@@ -284,16 +374,22 @@ def _decode_reply(reply: bytes | int) -> Answer:
     """What the leader's reply says. One that makes no sense here leaves the outcome unknown."""
     try:
         if isinstance(reply, int):
-            return Failure(FailureCode(reply), "refused by the leader")
+            return _refusal(FailureCode(reply))
         return decode_outcome(reply)
     except (ValueError, msgspec.DecodeError):
         return _GARBLED
 
 
+def _refusal(code: FailureCode) -> Failure:
+    return Failure(code, _REFUSALS.get(code, "refused by the leader"))
+
+
 def _is_command(data: bytes) -> bool:
-    """Whether apply could decode this; in the log, anything else would stop every replica."""
+    """Whether a peer's client may ask for this, and apply could decode it.
+
+    In the log, what cannot be decoded would stop every replica.
+    """
     try:
-        decode_command(data)
+        return not isinstance(decode_command(data), LeaderCommand)
     except msgspec.DecodeError:
         return False
-    return True

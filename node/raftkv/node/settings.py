@@ -32,6 +32,9 @@ class NodeSettings:
 
     # A store beyond this takes no writes but those that make room (507).
     quota_bytes: int = 2 << 30
+    # Beyond either, no writes under a new idempotency key (429); no record ends early for it.
+    once_count_max: int = 1_000_000
+    once_bytes_max: int = 256 << 20
     # How long what was replaced or removed can still be read and watched.
     history_keep_ms: int = 600_000
     # A snapshot is made when the log has grown by so much since the last one.

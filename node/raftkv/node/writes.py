@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from raftkv.node.events import ForwardReplies, ForwardWrites, RequestId
+from raftkv.node.events import Answer, ForwardReplies, ForwardWrites, RequestId
 from raftkv.raft.messages import EntryId, Index, NodeId, Term
 
 
@@ -27,20 +27,27 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class PendingWrite(msgspec.Struct, eq=False):
-    """A write that was not answered yet. ``origin`` is None when the client is our own."""
+    """A write that was not answered yet. ``origin`` is None when the client is our own.
+
+    ``then`` is for the node's own use: called in the place of an answer, perhaps twice, with what
+    became of a write after it was called unknown.
+    """
 
     id: RequestId
     command: bytes
     deadline: float
     origin: Origin | None = None
     cancelled: bool = False
+    then: Callable[[Answer], None] | None = None
 
 
 class Proposal(msgspec.Struct, eq=False):
-    """The writes of one entry, in the order of their commands in it."""
+    """The writes of one entry, in the order of their commands in it, behind the leader's own."""
 
     term: Term
     writes: list[PendingWrite]
+    own_count: int = 0  # commands of the leader, which come first
+    size_bytes: int = 0
     # What this node proposed at the same index when it led before: cut from its log since, but
     # another node may hold it and get it committed. Only what is applied there decides.
     older: "Proposal | None" = None
@@ -55,6 +62,7 @@ class Writes:
         self.forwarded: dict[RequestId, tuple[NodeId, PendingWrite]] = {}
         self.forwarded_bytes = 0
         self.proposed: dict[Index, Proposal] = {}
+        self.proposed_bytes = 0
         # A local write by its id, wherever it is: only for cancelling.
         self._local: dict[RequestId, PendingWrite] = {}
 
@@ -90,10 +98,12 @@ class Writes:
         self.held[:0] = batch
         self.held_bytes += sum(len(write.command) for write in batch)
 
-    def propose(self, entry: EntryId, batch: list[PendingWrite]) -> None:
-        """The batch became the commands of ``entry`` in this leader's log."""
+    def propose(self, entry: EntryId, batch: list[PendingWrite], own_count: int = 0) -> None:
+        """The batch became the commands of ``entry``, behind ``own_count`` of this leader."""
         older = self.proposed.get(entry.index)
-        self.proposed[entry.index] = Proposal(entry.term, batch, older)
+        size_bytes = sum([len(write.command) for write in batch])
+        self.proposed_bytes += size_bytes
+        self.proposed[entry.index] = Proposal(entry.term, batch, own_count, size_bytes, older)
 
     def forward(self, leader: NodeId, batch: list[PendingWrite], incarnation: int) -> ForwardWrites:
         """The message that hands the batch to the leader; from now on its loss is 'unknown'."""
@@ -112,12 +122,27 @@ class Writes:
         lost: list[PendingWrite] = []
         proposal = self.proposed.pop(index, None)
         while proposal is not None:
+            self.proposed_bytes -= proposal.size_bytes
             if proposal.term == term:
                 ours = proposal
             else:
                 lost += proposal.writes
             proposal = proposal.older
         return ours, lost
+
+    def skip_to(self, index: Index) -> list[PendingWrite]:
+        """A snapshot of ``index`` takes the place of the log.
+
+        Returns the writes that were proposed up to there: what became of them is not told.
+        """
+        skipped: list[PendingWrite] = []
+        for at in [at for at in self.proposed if at <= index]:
+            proposal: Proposal | None = self.proposed.pop(at)
+            while proposal is not None:
+                self.proposed_bytes -= proposal.size_bytes
+                skipped += proposal.writes
+                proposal = proposal.older
+        return skipped
 
     def settle(self, write: PendingWrite) -> bool:
         """Forget a local write that is about to be answered; False if nobody waits for it."""
@@ -139,15 +164,20 @@ class Writes:
             self._not_forwarded(write)
         return lost
 
-    def cancel(self, request: RequestId) -> None:
-        """The client went away: drop the write if it is held, else let it run unanswered."""
+    def cancel(self, request: RequestId) -> bool:
+        """The client went away: drop the write if it is held, else let it run unanswered.
+
+        Returns whether it was dropped.
+        """
         write = self._local.pop(request, None)
         if write is None:
-            return
+            return False
         write.cancelled = True
-        if write in self.held:
-            self.held.remove(write)
-            self.held_bytes -= len(write.command)
+        if write not in self.held:
+            return False
+        self.held.remove(write)
+        self.held_bytes -= len(write.command)
+        return True
 
     def drop_foreign_held(self) -> list[PendingWrite]:
         """Remove the held writes of peers: only a leader may hold those."""
