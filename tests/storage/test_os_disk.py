@@ -1,6 +1,7 @@
 """The real disk, on a real file system, beside the simulated one."""
 
 import errno
+import fcntl
 import io
 import os
 import subprocess
@@ -194,18 +195,20 @@ def test_a_write_of_more_parts_than_one_call_takes(tmp_path: Path) -> None:
 class Copying:
     """A library that writes to, and reads from, a descriptor."""
 
-    descriptors: list[int]
+    flags: list[int]  # of the descriptors
 
     def write_to(self, file: BinaryIO) -> None:
-        self.descriptors.append(file.fileno())
+        self.flags.append(fcntl.fcntl(file.fileno(), fcntl.F_GETFL))
         assert os.write(file.fileno(), b"by descriptor") == 13
 
     def read_from(self, file: BinaryIO, size: int) -> None:
-        self.descriptors.append(file.fileno())
+        self.flags.append(fcntl.fcntl(file.fileno(), fcntl.F_GETFL))
         assert os.read(file.fileno(), size) == b"descriptor"
 
 
-def test_a_library_may_write_to_the_descriptor_itself(tmp_path: Path) -> None:
+def test_rule_11_a_library_writes_to_the_descriptor_at_the_disks_pace(
+    tmp_path: Path,
+) -> None:
     disk = OsDisk(str(tmp_path))
     (handle,) = disk.perform((Open("f", create=True),))
     assert isinstance(handle, int)
@@ -219,7 +222,8 @@ def test_a_library_may_write_to_the_descriptor_itself(tmp_path: Path) -> None:
         )
     )
     assert (size, content) == (13, bytes(2) + b"by descriptor")
-    assert library.descriptors == [handle, handle]
+    # Each of its writes waits for the disk.
+    assert [bool(flags & os.O_DSYNC) for flags in library.flags] == [True, False]
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class BlobSource(Protocol):
 
         Called in a disk thread. On the real disk ``file`` is unbuffered, ``write`` always takes
         all, and ``fileno`` is real, so that a library may write to it; the simulated one's
-        raises `io.UnsupportedOperation`. Whatever is raised becomes a `DiskError`.
+        raises `io.UnsupportedOperation`. Each write waits for the disk: some hundred KiB to a
+        MiB at once are best. Whatever is raised becomes a `DiskError`.
         """
         ...
 

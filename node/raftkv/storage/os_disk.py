@@ -113,11 +113,13 @@ class OsDisk:
             case Pread(handle, offset, size):
                 return _read_all(handle, offset, size)
             case WriteFrom(handle, offset, source):
-                with _file_at(handle, offset) as file:
+                with _paced_file(handle) as file:
+                    file.seek(offset)
                     source.write_to(file)
                     return file.tell() - offset
             case ReadInto(handle, offset, size, sink):
-                with _file_at(handle, offset) as file:
+                with io.FileIO(handle, "rb", closefd=False) as file:
+                    file.seek(offset)
                     sink.read_from(file, size)
             case Open(path, create, exclusive, read_only):
                 flags = os.O_RDONLY if read_only else os.O_RDWR
@@ -149,7 +151,7 @@ class OsDisk:
 
 
 class _WholeFile(io.FileIO):
-    """An open file whose ``write`` never stops half way."""
+    """A file whose ``write`` never stops half way."""
 
     @override
     def write(self, data: Buffer, /) -> int:
@@ -160,12 +162,14 @@ class _WholeFile(io.FileIO):
         return size
 
 
-def _file_at(handle: Handle, offset: int) -> _WholeFile:
-    """The open file as an object, at ``offset``; closing it leaves the handle open."""
-    mode = "rb" if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY else "r+b"
-    file = _WholeFile(handle, mode, closefd=False)
-    file.seek(offset)
-    return file
+def _paced_file(handle: Handle) -> _WholeFile:
+    """The open file once more, as one whose every write waits for the disk.
+
+    A blob is as large as the state, and a library would fill the page cache with it at once:
+    the log's fdatasync then waits behind all of it. Measured on ext4 while 512 MiB are copied,
+    the longest one takes 20 to 60 ms with this, and 110 to 230 ms without.
+    """
+    return _WholeFile(os.open(f"/proc/self/fd/{handle}", os.O_WRONLY | os.O_DSYNC), "wb")
 
 
 def _write_all(handle: Handle, offset: int, chunks: Sequence[bytes]) -> None:

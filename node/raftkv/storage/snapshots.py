@@ -70,8 +70,8 @@ DIGEST_BYTES: Final = 32
 _BLOB_BYTES_MAX: Final = 1 << 60
 # Read and hashed at once: a millisecond of one core, and memory.
 _PIECE_BYTES: Final = 1 << 20
-# What a receiver writes between two syncs, so that the last one is short.
-_SYNC_BYTES: Final = 32 << 20
+# What a receiver writes between two syncs, so that the log never waits behind much.
+_SYNC_BYTES: Final = 8 << 20
 # A half received file is not in the way of a snapshot of the same entry that is made here.
 _RECEIVING_SUFFIX: Final = ".receiving" + TEMPORARY_SUFFIX
 # "There is no room" in all its forms: heals, and leaves nothing in doubt.
