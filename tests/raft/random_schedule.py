@@ -25,7 +25,14 @@ from raftkv.raft import (
     Role,
 )
 from tests.raft.checkers import ClusterChecker
-from tests.raft.cluster_env import ELECTION_TICKS, Cluster, Host, make_conf, make_member
+from tests.raft.cluster_env import (
+    ELECTION_TICKS,
+    HEARTBEAT_TICKS,
+    Cluster,
+    Host,
+    make_conf,
+    make_member,
+)
 
 STEPS = 1500
 NODES_MAX = 9  # that ever live in one schedule
@@ -94,6 +101,7 @@ class Schedule:
             self.compact: 8,
             self.snapshot: 2,
             self.lose_disk: 1,
+            self.fall_behind: 1,
         }
         often[self.send_snapshots] = 10
         return often | {fault: self.rng.choice([0, 1, 4]) * faults[fault] for fault in faults}
@@ -266,7 +274,8 @@ class Schedule:
         # The most can be lost while a write is in flight, and most of all a vote.
         writing = [host for host in self.cluster.up() if host.write is not None]
         voting = [h for h in writing if h.write and h.write.hard_state and h.write.hard_state.vote]
-        host = self.rng.choice(voting or writing) if writing else self._pick()
+        installing = [h for h in writing if h.write and h.write.snapshot]
+        host = self.rng.choice(installing or voting or writing) if writing else self._pick()
         if host is not None:
             write = host.write
             if write is not None and write.snapshot is not None and self.rng.random() < 0.5:
@@ -356,6 +365,25 @@ class Schedule:
             applied = host.raft.applied_index
             host.raft.compact(self.rng.choice([applied, self.rng.randrange(applied + 1)]))
             self.checker.check([host])
+
+    def fall_behind(self) -> None:
+        """A member misses entries that the leader then drops."""
+        leader = self.cluster.leader()
+        if leader is None or len(self.cluster.raft(leader).conf_state.ids) < 3:
+            return
+        raft = self.cluster.raft(leader)
+        slow = self.rng.choice([member for member in raft.conf_state.ids if member != leader])
+        self.cluster.isolate([slow], [node for node in self.cluster.hosts if node != slow])
+        for _ in range(self.rng.randrange(1, 5)):
+            self.propose()
+            self.cluster.settle()
+        self.checker.check(self.cluster.up())
+        raft.compact(raft.applied_index)
+        self.cluster.cut.clear()
+        for _ in range(2 * HEARTBEAT_TICKS):
+            raft.tick()
+        self.cluster.take_ready(leader)
+        self.checker.check(self.cluster.up())
 
     def snapshot(self) -> None:
         host = self._pick()

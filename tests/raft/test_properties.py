@@ -10,10 +10,28 @@ import pytest
 
 from tests.raft.random_schedule import STEPS, Schedule
 
-SEEDS_PER_TEST = 30
+SEEDS_PER_TEST = 60
+RARE = (
+    "truncations",
+    "rollbacks",  # of a configuration
+    "crash",
+    "crash_after_write",
+    "lost_disk",
+    "transfer",
+    "no_leader_to_ask",
+    "snapshot_sent",
+    "snapshot_failed",
+    "AddLearner",
+    "PromoteLearner",
+    "RemoveMember",
+    "ReplaceMember",
+    "change_in_progress",
+    "id_reused",
+    "learner_lags",
+)
 
 
-@pytest.mark.parametrize("first_seed", range(0, 150, SEEDS_PER_TEST))
+@pytest.mark.parametrize("first_seed", range(0, 300, SEEDS_PER_TEST))
 def test_random_schedules_are_safe_and_converge(first_seed: int) -> None:
     reached: Counter[str] = Counter()
     for seed in range(first_seed, first_seed + SEEDS_PER_TEST):
@@ -26,7 +44,7 @@ def test_random_schedules_are_safe_and_converge(first_seed: int) -> None:
             pytest.fail(f"seed {seed}: {error!r}\n{lines}")
         reached += schedule.reached
     # A fault that never strikes tests nothing.
-    for rare in ("truncations", "crash", "crash_after_write", "transfer", "no_leader_to_ask"):
+    for rare in RARE:
         assert reached[rare] > 0, f"no {rare} in any schedule: {reached}"
     for common in ("terms", "committed", "reads"):
         assert reached[common] > 2 * SEEDS_PER_TEST, f"too few {common}: {reached}"
