@@ -1,5 +1,6 @@
 """`raftkv node`: flags, environment, and how a start that fails looks."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,14 @@ def test_what_is_in_force_is_printed_with_where_it_came_from(ran: Ran, tmp_path:
         for text in (printed.output, again)
     ]
     assert strip[0] == strip[1]
+
+
+def test_the_flags_that_the_page_on_security_names_exist() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*[a-z])(?![a-z*-])", page))
+    assert {"tls-cert", "peer-tls-ca", "auth-token-file", "config", "print-config"} <= named
+    known = {name.replace("_", "-") for name in Flags.__slots__} | {"config", "print-config"}
+    assert named <= known
 
 
 def test_the_help_names_every_setting(ran: Ran) -> None:
