@@ -10,8 +10,11 @@ from unittest.mock import patch
 
 import click
 
+from raftkv.kv import idempotency, leases, locks
 from raftkv.kv.engine import Table
+from raftkv.kv.outcomes import LockGrant
 from raftkv.kv.records import META_KEY, encode_meta
+from raftkv.kv.slice import Slice
 from raftkv.kv.store import AppliedEntry, Store
 from raftkv.node.node import Core, Node
 from raftkv.raft.durability import Write
@@ -107,6 +110,31 @@ def applied_index_outside_the_transaction() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def retry_done_again() -> Iterator[None]:
+    """An idempotency key is stored, but nobody looks."""
+    with patch.object(idempotency, "recall", lambda _slice, _once: None):
+        yield
+
+
+@contextmanager
+def fence_without_a_lock() -> Iterator[None]:
+    """A write fenced by any token is done."""
+    with patch.object(locks, "is_held", lambda _slice, _name, _token: True):
+        yield
+
+
+@contextmanager
+def lock_outlives_its_lease() -> Iterator[None]:
+    """The end of a lease passes its lock on, but leaves it in the hands of its holder too."""
+
+    def pass_on(slice_: Slice, name: bytes) -> None:
+        slice_.grants.append(LockGrant(name, 0, slice_.revision, 1))
+
+    with patch.object(leases, "pass_on", pass_on):
+        yield
+
+
 MUTANTS: dict[str, Mutant] = {
     mutant.__name__: mutant
     for mutant in (
@@ -115,6 +143,9 @@ MUTANTS: dict[str, Mutant] = {
         commit_of_old_term,
         stale_read,
         applied_index_outside_the_transaction,
+        retry_done_again,
+        fence_without_a_lock,
+        lock_outlives_its_lease,
     )
 }
 

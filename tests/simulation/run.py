@@ -12,16 +12,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from raftkv.kv.store import Store
 from raftkv.node.events import Answer, Bootstrapped, Effect
 from raftkv.raft.messages import NodeId
 from raftkv.raft.roles import Role
 from tests.simulation.checkers import InvariantError, Invariants, check_history
 from tests.simulation.cluster import Climate, Cluster, Machine
 from tests.simulation.network import Weather
+from tests.simulation.sessions import Sessions
 from tests.simulation.workload import Clients
 from tests.simulation.world import World
 
 CLIENTS = 4
+SESSIONS = 2
 LMDB_EVERY = 10  # seeds that are a multiple of it run the real LMDB adapter
 HEAL_SECONDS_MAX = 30.0
 
@@ -62,6 +65,7 @@ class _Run:
         self.cluster = Cluster(world, size, self._draw_climate(), lmdb_directory)
         self.invariants = Invariants(self.cluster)
         self.clients = Clients(self.cluster, CLIENTS)
+        self.sessions = Sessions(self.cluster, SESSIONS)
         faults = [self._kill, self._lose_power, self._pause, self._partition, self._kill_all]
         # Swarm testing: each seed leaves some kinds of faults out, so that others get further.
         self.faults = [fault for fault in faults if world.chance(0.6)]
@@ -99,20 +103,23 @@ class _Run:
     def run(self) -> Report:
         self._found()
         self.clients.start()
+        self.sessions.start()
         self.world.after(1.0, self._next_fault)
         while self.world.events < self.events_max:
             self.world.step()
             self._fail_on_stopped()
         self._heal()
         check_history(self.clients.history)
+        for store in self._stores():
+            self.sessions.check(store)
         return Report(
             seed=self.world.seed,
             events=self.world.events,
             virtual_seconds=self.world.now,
-            operations=len(self.clients.history),
+            operations=len(self.clients.history) + self.sessions.done_count,
             elections=self.invariants.elections,
             digest=self.world.digest(),
-            reached=self.reached + self._reached_by_nodes(),
+            reached=self.reached + self.sessions.reached + self._reached_by_nodes(),
         )
 
     def _reached_by_nodes(self) -> Counter[str]:
@@ -156,11 +163,13 @@ class _Run:
             log_bytes_max=climate.log_bytes_max,
         )
         self.cluster.network.cut(set())
-        self.clients.is_stopping = True
+        self.clients.is_stopping = self.sessions.is_stopping = True
         for machine in self.cluster.machines:
             if machine.process is None:
                 self.cluster.start(machine)
-        self._until(lambda: self.clients.are_done, "all clients to finish")
+        self._until(
+            lambda: self.clients.are_done and self.sessions.are_done, "all clients to finish"
+        )
         self._until(self._is_converged, "one leader, and all replicas alike")
 
     def _is_converged(self) -> bool:
@@ -185,6 +194,10 @@ class _Run:
             if self.world.now > deadline or not self.world.step():
                 raise InvariantError(f"I13: waited {HEAL_SECONDS_MAX:.0f} s in vain for {what}")
             self._fail_on_stopped()
+
+    def _stores(self) -> list[Store]:
+        cores = [m.process.node.core for m in self.cluster.machines if m.process is not None]
+        return [core.store for core in cores if core is not None]
 
     # ---- faults -----------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ def test_rare_faults_are_reached() -> None:
         "LMDB",
         "all down",
         "crash around an election",
+        "idempotent replay",
         "kill",
         "kill leader",
         "partition",
