@@ -105,3 +105,15 @@ def test_labels_are_bounded_whatever_clients_send() -> None:
     found = samples(metrics)
     counted = {labels: n for (name, labels), n in found.items() if name.endswith("requests_total")}
     assert counted == {("405", "other", "(none)"): 1000, ("200", "GET", "/v1/kv/{key}"): 2}
+
+
+def test_idempotency_hits_are_counted_by_the_node_since_it_began() -> None:
+    metrics = Metrics()
+    assert samples(metrics, idempotency_hits=3)["raftkv_idempotency_hits_total", ()] == 3
+    assert samples(metrics, idempotency_hits=5)["raftkv_idempotency_hits_total", ()] == 5
+
+
+def test_what_the_node_knows_of_its_store_is_shown() -> None:
+    found = samples(Metrics(), leases=4, locks=2, quota_bytes=10, hash_mismatches=1)
+    names = ("leases", "locks", "quota_bytes", "hash_mismatch", "compacted_revision")
+    assert [found[f"raftkv_{name}", ()] for name in names] == [4, 2, 10, 1, 0]

@@ -12,6 +12,7 @@ from raftkv.node.events import (
     BootstrapRequest,
     Continue,
     DiskDone,
+    Diverged,
     Effect,
     Event,
     PeersChanged,
@@ -240,6 +241,8 @@ class Cluster:
                     self.world.trace(f"{machine.name} {role} @{term} leader={leader}")
                 case Continue():
                     self._make_turn_due(machine, process)
+                case Diverged(peer=peer, index=index):
+                    raise AssertionError(f"I12: {machine.name} and {peer:x} differ after {index}")
                 case Stop(reason=reason):
                     self.world.trace(f"{machine.name} stop: {reason}")
                     process.stopped = reason

@@ -103,6 +103,14 @@ class ForwardReplies(msgspec.Struct, frozen=True, array_like=True, tag=102):
     replies: tuple[tuple[RequestId, bytes | int | None], ...]
 
 
+class StateHash(msgspec.Struct, frozen=True, array_like=True, tag=105):
+    """The sender's chain hash after ``index``, for comparing (`raftkv.node.hash_check`)."""
+
+    index: Index
+    chain_hash: bytes
+    is_answer: bool
+
+
 class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, tag=111):
     """The leader of ``term`` has a snapshot for a follower whose log it cannot continue."""
 
@@ -145,7 +153,15 @@ class OrderReply(msgspec.Struct, frozen=True, array_like=True, tag=104):
     is_given_back: bool
 
 
-PeerMessage = Message | ForwardWrites | ForwardReplies | ForwardOrder | OrderReply | SnapshotMessage
+PeerMessage = (
+    Message
+    | ForwardWrites
+    | ForwardReplies
+    | ForwardOrder
+    | OrderReply
+    | StateHash
+    | SnapshotMessage
+)
 
 
 class PeerFrame(msgspec.Struct, frozen=True, array_like=True):
@@ -543,6 +559,13 @@ class Advanced(msgspec.Struct, frozen=True):
     revision: int
 
 
+class Diverged(msgspec.Struct, frozen=True):
+    """For the log: this node and ``peer`` hold different states after the same ``index``."""
+
+    peer: NodeId
+    index: Index
+
+
 class Stop(msgspec.Struct, frozen=True):
     """End the process now with a non-zero exit: going on would break a promise."""
 
@@ -553,4 +576,6 @@ class Continue(msgspec.Struct, frozen=True):
     """Call `handle` again on the next loop turn, also without an event: work was sliced."""
 
 
-Effect = Reply | Send | SubmitDisk | PeersChanged | RoleChanged | Advanced | Stop | Continue
+Effect = (
+    Reply | Send | SubmitDisk | PeersChanged | RoleChanged | Advanced | Diverged | Stop | Continue
+)

@@ -63,6 +63,7 @@ from raftkv.node.events import (
     SnapshotChunk,
     SnapshotOffer,
     SnapshotRequest,
+    StateHash,
     Stop,
     SubmitDisk,
     Tick,
@@ -71,6 +72,7 @@ from raftkv.node.events import (
 )
 from raftkv.node.founding import check_founding, founding_configuration
 from raftkv.node.hand_over import HandOver
+from raftkv.node.hash_check import HashCheck
 from raftkv.node.orders import Orders
 from raftkv.node.outbox import Outbox
 from raftkv.node.requests import Outlook, Requests
@@ -157,6 +159,7 @@ class Node:
             answer=self._reply,
             send=self._send,
         )
+        self.hash_check = HashCheck(self._send, self._emit)
         # Set while the identity file is being rewritten: the cluster is not known before it is.
         self._is_adopting = False
         self._bootstraps: list[BootstrapRequest] = []  # waiting for the founding entry's fsync
@@ -325,6 +328,7 @@ class Node:
         core.raft.tick()
         self.requests.tick(self._now)
         self.orders.tick(core.raft)
+        self.hash_check.tick(core.store, core.raft.leader_id, core.raft.id)
         if core.raft.leader_id is not None:
             self.leader_seen_at = self._now
         self._expire_requests()
@@ -359,6 +363,8 @@ class Node:
                 self.requests.on_forward(frame.sender, message, self._now, is_leader=is_leader)
             elif isinstance(message, ForwardReplies):
                 self.requests.on_forward_replies(frame.sender, message)
+            elif isinstance(message, StateHash):
+                self.hash_check.received(core.store, frame.sender, message)
             elif isinstance(message, ForwardOrder):
                 self.orders.on_forward(frame.sender, message, core.raft, self._now)
             elif isinstance(message, OrderReply):
@@ -513,6 +519,9 @@ class Node:
 
     def _reply(self, request_id: RequestId, answer: Answer) -> None:
         self._effects.append(Reply(request_id, answer))
+
+    def _emit(self, effect: Effect) -> None:
+        self._effects.append(effect)
 
     def _send(self, receiver: NodeId, message: PeerMessage) -> None:
         self.round_trips.sent(message, self._now)

@@ -34,6 +34,8 @@ class MemberStatus(msgspec.Struct, frozen=True):
     last_contact_seconds: float | None  # since the member last answered this leader
     rtt_seconds: float | None  # of the last quorum round
     healthy: bool | None  # answered within an election timeout; None: not known here
+    # Its state was found to differ from this node's at the same index: one of them is wrong.
+    diverged: bool = False
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -63,6 +65,18 @@ class Status(msgspec.Struct, frozen=True):
     version: str
     # Was a member of its cluster, and left it for good: it may be shut down.
     removed: bool = False
+    # What the state machine holds, the same on all nodes at the same revision.
+    leases: int = 0  # with those of locks and of single keys
+    locks: int = 0
+    idempotency_records: int = 0
+    idempotency_bytes: int = 0
+    logical_bytes: int = 0  # what the quota is measured by
+    compacted_revision: int = 0  # the oldest that can be read; 0: all can
+    log_time_ms: int = 0
+    quota_bytes: int = 0
+    # Since this process began:
+    idempotency_hits: int = 0  # answers of this node that told an earlier outcome again
+    hash_mismatches: int = 0  # found between this node and a peer: see `ClusterStatus`
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):

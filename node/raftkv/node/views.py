@@ -40,6 +40,16 @@ def status(node: "Node", now: float) -> Status:
         is_transferring=raft.transferee is not None,
         version=node.settings.version,
         removed=raft.is_removed,
+        leases=store.lease_count,
+        locks=store.lock_count,
+        idempotency_records=store.once_count,
+        idempotency_bytes=store.once_bytes,
+        logical_bytes=store.logical_bytes,
+        compacted_revision=store.compacted_revision,
+        log_time_ms=store.log_time_ms,
+        quota_bytes=node.settings.quota_bytes,
+        idempotency_hits=node.requests.replayed_count,
+        hash_mismatches=node.hash_check.mismatch_count,
     )
 
 
@@ -144,4 +154,5 @@ def _member(node: "Node", member: Member) -> MemberStatus:
         last_contact_seconds=contact,
         rtt_seconds=None if progress is None else node.round_trips.seconds.get(member.id),
         healthy=healthy,
+        diverged=node.hash_check.differs_from(member.id),
     )

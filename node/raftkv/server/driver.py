@@ -34,6 +34,7 @@ from raftkv.node.events import (
     Consistency,
     Continue,
     DiskDone,
+    Diverged,
     Drained,
     DrainRequest,
     Effect,
@@ -196,6 +197,7 @@ class Driver:
             PeersChanged: self._on_peers_changed,
             RoleChanged: on_role,
             Advanced: self._on_advanced,
+            Diverged: self._on_diverged,
             Stop: self._on_stop,
             Continue: self._on_continue,
         }
@@ -436,6 +438,13 @@ class Driver:
 
     def _on_advanced(self, advanced: Advanced) -> None:
         self.on_revision(advanced.revision)
+
+    def _on_diverged(self, found: Diverged) -> None:
+        _LOG.critical(
+            "this node and member %016x hold different states after entry %d: one of them is wrong",
+            found.peer,
+            found.index,
+        )
 
     def _on_continue(self, _: Continue) -> None:
         self._schedule_turn()

@@ -136,6 +136,13 @@ class Metrics:
         # Children by their labels: the library's own look-up costs more than the increment.
         self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
+        self._idempotency_hits = Counter(
+            "raftkv_idempotency_hits_total",
+            "Answers of this node that told an earlier outcome again",
+            registry=registry,
+        )
+        self._hits_told = 0  # of what the node counted
+
         self._gauges = {
             name: Gauge(f"raftkv_{name}", help_text, registry=registry)
             for name, help_text in _GAUGES.items()
@@ -210,8 +217,17 @@ class Metrics:
             ("db_bytes", status.db_bytes),
             ("keys", status.keys),
             ("revision", status.revision),
+            ("compacted_revision", status.compacted_revision),
+            ("leases", status.leases),
+            ("locks", status.locks),
+            ("idempotency_records", status.idempotency_records),
+            ("logical_bytes", status.logical_bytes),
+            ("quota_bytes", status.quota_bytes),
+            ("hash_mismatch", status.hash_mismatches),
         ):
             self._gauges[name].set(value)
+        self._idempotency_hits.inc(max(0, status.idempotency_hits - self._hits_told))
+        self._hits_told = status.idempotency_hits
         self._peer_rtt_seconds.clear()
         self._peer_lag_entries.clear()
         for member in cluster.members:
@@ -252,4 +268,11 @@ _GAUGES: Final = {
     "db_bytes": "Size of the store",
     "keys": "Keys in the store",
     "revision": "Revision of the store",
+    "compacted_revision": "Oldest revision that can be read; 0: all can",
+    "leases": "Leases, with those of locks and of single keys",
+    "locks": "Locks that are held",
+    "idempotency_records": "Outcomes kept for requests with an idempotency key",
+    "logical_bytes": "What the store holds, as the quota counts it",
+    "quota_bytes": "Beyond it only writes that make room are taken",
+    "hash_mismatch": "Differences found between this node's state and a peer's",
 }
