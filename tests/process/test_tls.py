@@ -181,6 +181,7 @@ async def test_three_nodes_with_tls_and_tokens(tmp_path: Path, secrets: Secrets)
         await wait_metric(leader, admin, "raftkv_tls_handshakes_failed_total", 3)
         assert leader.log.read_text().count("TLS with a client failed: peer did not return") == 1
         await by_command_line(secrets, follower.url)
+        await watched(follower.url, tls, writer)
 
         status = await cluster.status(leader)
         assert status is not None
@@ -189,6 +190,21 @@ async def test_three_nodes_with_tls_and_tokens(tmp_path: Path, secrets: Secrets)
         scraped = admin.bodies[-1]
     bodies = [*admin.bodies, *writer.bodies, *reader.bodies, scraped]
     assert leaked(tmp_path, bodies, (ADMIN, WRITER, READER, UNKNOWN)) == []
+
+
+async def watched(url: str, tls: ssl.SSLContext, writer: Caller) -> None:
+    """A stream without end passes through TLS event by event."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=tls), headers={"Authorization": f"Bearer {READER}"}
+    )
+    async with session, session.get(f"{url}/v1/watch?prefix=app/") as stream:
+        assert stream.status == 200
+        for number in range(3):
+            path = f"/v1/kv/app/watched-{number}"
+            assert await writer("PUT", url + path, b"x" * 100_000) == 201
+            async with asyncio.timeout(10):
+                while f'"app/watched-{number}"' not in (await stream.content.readline()).decode():
+                    pass
 
 
 async def by_command_line(secrets: Secrets, url: str) -> None:
