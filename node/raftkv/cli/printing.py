@@ -31,11 +31,14 @@ def print_json_line(value: object) -> None:
 
 
 def print_table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
-    """For people; None is shown as a dash."""
+    """For people; None is shown as a dash. Wider than the terminal, rather than cut: ids."""
     table = Table(*header, box=None, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*(_cell(cell) for cell in row))
-    Console().print(table)
+    console = Console()
+    wanted = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.width = max(console.width, wanted)
+    console.print(table)
 
 
 def print_rows(rows: list[tuple[object, ...]]) -> None:

@@ -170,17 +170,33 @@ class Caller:
         with suppress(ClientError, NotSentError, InterruptedRequestError, ValueError):
             answer = await self._transport.call(Request("GET", "/v1/cluster"))
             cluster = decode(answer, _ClusterBody)
-            urls = {member.id: member.client_url for member in cluster.members}
-            if cluster.leader is None or cluster.leader not in urls:
-                return
-            url = parse_endpoint(urls[cluster.leader])
-            # A token that is kept secret by TLS must not leave it.
-            if url.scheme != self.endpoints[0].scheme:
+            url = self._leader_url(cluster)
+            if url is None:
                 return
             status = Request("GET", "/v1/status")
             answer = await self._transport.once(url, status, _LEADER_ANSWER_SECONDS)
             if decode(answer, _StatusBody).member_id == cluster.leader:
                 self._transport.pool.learned_leader(url)
+
+    def _leader_url(self, cluster: _ClusterBody) -> URL | None:
+        urls = {member.id: member.client_url for member in cluster.members}
+        if cluster.leader is None or cluster.leader not in urls:
+            return None
+        url = parse_endpoint(urls[cluster.leader])
+        # A token that is kept secret by TLS must not leave it.
+        return url if url.scheme == self.endpoints[0].scheme else None
+
+    async def _cluster_answer(self) -> Answer:
+        """`/v1/cluster` as the leader sees it, else as any node does."""
+        request = Request("GET", "/v1/cluster")
+        answer = await self._transport.call(request)
+        with suppress(ClientError, NotSentError, InterruptedRequestError, ValueError):
+            url = self._leader_url(decode(answer, _ClusterBody))
+            if url is not None:
+                of_leader = await self._transport.once(url, request, _LEADER_ANSWER_SECONDS)
+                decode(of_leader, _ClusterBody)
+                return of_leader
+        return answer
 
 
 def _refuses_keys(answer: Answer) -> bool:

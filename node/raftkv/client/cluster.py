@@ -29,13 +29,12 @@ class ClusterCalls(Caller):
         return decode(await self._ask(endpoint, request), JsonObject)
 
     async def cluster(self) -> JsonObject:
-        """The configuration and its members, as one of the nodes sees them."""
-        return decode(await self._transport.call(Request("GET", "/v1/cluster")), JsonObject)
+        """The configuration and its members, as the leader sees them if it can be asked."""
+        return decode(await self._cluster_answer(), JsonObject)
 
     async def members(self) -> list[Member]:
         """The members; how far each is, only the leader knows."""
-        answer = await self._transport.call(Request("GET", "/v1/cluster", to_leader=True))
-        return list(decode(answer, _MembersBody).members)
+        return list(decode(await self._cluster_answer(), _MembersBody).members)
 
     async def add_member(
         self,
