@@ -60,8 +60,8 @@ class ClusterChecker:
         up = [host for host in hosts if host.is_up]
         for host in up:
             self._check_log(host)
-            self._check_leader(host)
             self._check_commit(host)
+            self._check_leader(host)
         for host in up:
             self._check_reads(host)
 

@@ -217,8 +217,9 @@ class RawNode:
     def compact(self, index: Index) -> None:
         """Drop the entries up to ``index`` from memory, as far as they are applied and durable.
 
-        A peer that needs one of them gets a snapshot instead. While one is on its way to a peer,
-        the host should keep the entries after it, or the peer will need another.
+        A peer that needs one of them gets a snapshot instead, so the host should keep some for
+        those that are a little behind; and, while a snapshot is on its way to a peer, those after
+        it, or the peer will need another.
         """
         log = self._raft.log
         index = min(index, log.applied, log.durable)
