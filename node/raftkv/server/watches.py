@@ -133,6 +133,9 @@ class Watches:
         # Everything up to here was told to all live streams.
         self._position = 0
         self._is_telling = False  # between reading changes and having told them
+        # Streams that want previous items, and whether what is being told has them.
+        self._previous_count = 0
+        self._tells_previous = False
         self._target = 0  # the store's revision
         # Loop time at which the store went ahead of the feed; None: it is not.
         self._behind_since: float | None = None
@@ -164,6 +167,7 @@ class Watches:
         """Know ``stream``, so that it can be ended, until the block is left."""
         self._encoder = encoder
         self._streams.add(stream)
+        self._previous_count += stream.wanted.with_previous
         if self._is_closing:
             stream.end(encoder.bye(stream.position))
         self._run()
@@ -178,6 +182,8 @@ class Watches:
             self._position = stream.position  # nobody else to be told
         if stream.position < self._position:
             return False
+        if self._is_telling and stream.wanted.with_previous and not self._tells_previous:
+            return False  # what is told next will have them, since this stream is known
         self._topic(stream.wanted).streams.add(stream)
         self._woken.set()
         return True
@@ -211,7 +217,9 @@ class Watches:
         self._woken.set()
 
     def _leave(self, stream: Stream) -> None:
-        self._streams.discard(stream)
+        if stream in self._streams:
+            self._streams.remove(stream)
+            self._previous_count -= stream.wanted.with_previous
         if (topic := self._topics.get(stream.wanted)) is not None:
             topic.streams.discard(stream)
             self._drop_if_empty(topic)
@@ -291,15 +299,14 @@ class Watches:
     async def _go_on(self) -> None:
         """Read what follows the feed's position, and tell it."""
         after = self._position
-        with_previous = any(wanted.with_previous for wanted in self._topics)
-        self._is_telling = True
+        self._is_telling, self._tells_previous = True, self._previous_count > 0
         try:
             answer = await self._driver.read(
                 ChangesAfter(
                     after,
                     records_max=FEED_RECORDS_MAX,
                     bytes_max=FEED_BYTES_MAX,
-                    with_previous=with_previous,
+                    with_previous=self._tells_previous,
                 ),
                 Consistency.LOCAL,
                 0,

@@ -1,0 +1,168 @@
+"""`python -m benchmarks.fan_out`: one node tells many watchers, and nobody misses anything.
+
+Three nodes; all watchers are on the leader, which also takes the writes: the hardest place. Writes
+begin at fixed times whatever became of those before (open loop), and the time of an event counts
+from when its write was to begin. Source: reference/performance.md, workload W4.
+"""
+
+import asyncio
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Final
+
+import aiohttp
+import click
+import msgspec
+import psutil
+
+from benchmarks.watchers import BUCKET_SECONDS, END_SECONDS_MAX, Tally
+from tests.process.cluster import Cluster, NodeProcess
+
+_ROOT: Final = Path(__file__).parent.parent
+_READY_SECONDS_MAX: Final = 60.0
+
+
+class FanOut(msgspec.Struct):
+    """What came of a run."""
+
+    tally: Tally  # of all watchers
+    writes: int
+    node_cpu_share: float  # of one core, by the node that was watched
+    client_cpu_share: float  # of one core, by all that watched
+    memory_bytes_each: int  # of the node, for one watcher
+
+    def describe(self) -> str:
+        """One line for a person."""
+        tally = self.tally
+        shares = ", ".join(
+            f"p{100 * share:g} {1000 * tally.percentile_seconds(share):.1f} ms"
+            for share in (0.5, 0.9, 0.99, 0.999)
+        )
+        slowest = 1000 * (max(tally.buckets, default=0) + 1) * BUCKET_SECONDS
+        return (
+            f"{tally.watchers} watchers, {self.writes} writes: {tally.received} events received,"
+            f" {tally.lost} lost, {tally.doubled} doubled, {tally.broken} streams broken; {shares},"
+            f" max {slowest:.1f} ms; {tally.received / max(1, tally.reads):.2f} events a read;"
+            f" CPU: node {self.node_cpu_share:.2f}, watchers {self.client_cpu_share:.2f};"
+            f" {self.memory_bytes_each} bytes of memory a watcher"
+        )
+
+
+async def fan_out(
+    node: NodeProcess, *, watchers: int, rate: float, seconds: float, processes: int = 1
+) -> FanOut:
+    """Watch ``node`` while it takes ``rate`` writes a second for ``seconds``."""
+    before_bytes = psutil.Process(node.pid).memory_info().rss
+    children = [
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "benchmarks.watchers", str(node.port), str(watchers // processes)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=_ROOT,
+        )
+        for _ in range(processes)
+    ]
+    try:
+        for child in children:
+            assert child.stdout is not None
+            async with asyncio.timeout(_READY_SECONDS_MAX):
+                assert await child.stdout.readline() == b"ready\n", "watchers could not begin"
+        pids = [child.pid for child in children]
+        memory_bytes = psutil.Process(node.pid).memory_info().rss - before_bytes
+        node_cpu, client_cpu = _cpu_seconds(node.pid), _cpu_seconds(*pids)
+        began_at = monotonic()
+        writes = await _write(node.url, rate, seconds)
+        took_seconds = monotonic() - began_at
+        node_cpu = _cpu_seconds(node.pid) - node_cpu
+        client_cpu = _cpu_seconds(*pids) - client_cpu
+        tallies = []
+        for child in children:
+            said, _ = await asyncio.wait_for(
+                child.communicate(b"end %d\n" % writes), END_SECONDS_MAX + 15
+            )
+            tallies.append(msgspec.json.decode(said, type=Tally))
+    finally:
+        for child in children:
+            if child.returncode is None:
+                child.kill()
+    return FanOut(
+        _sum(tallies),
+        writes,
+        node_cpu / took_seconds,
+        client_cpu / took_seconds,
+        memory_bytes // watchers,
+    )
+
+
+async def _write(url: str, rate: float, seconds: float) -> int:
+    """Put ``rate`` values a second, one after the other for each key; how many."""
+    count = round(rate * seconds)
+    began_at = monotonic()
+    # One connection: the order in which writes are sent is the order of their revisions.
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+        for number in range(count):
+            due_at = began_at + number / rate
+            if (early := due_at - monotonic()) > 0:
+                await asyncio.sleep(early)
+            value = b"%d %.6f" % (number, due_at)
+            async with session.put(f"{url}/v1/kv/fan/{number % 100}", data=value) as answer:
+                assert answer.status in (200, 201), await answer.text()
+    return count
+
+
+def _cpu_seconds(*pids: int) -> float:
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return sum(each.user + each.system for each in times)
+
+
+def _sum(tallies: list[Tally]) -> Tally:
+    buckets: Counter[int] = Counter()
+    for tally in tallies:
+        buckets.update(tally.buckets)
+    total: Callable[[str], int] = lambda name: sum(getattr(tally, name) for tally in tallies)  # noqa: E731
+    return Tally(
+        total("watchers"), total("received"), total("lost"), total("doubled"), total("broken"),
+        total("reads"), dict(buckets),
+    )  # fmt: skip
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--watchers", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--rate", type=click.FloatRange(0.1), default=100.0, show_default=True)
+@click.option("--seconds", type=click.FloatRange(1), default=60.0, show_default=True)
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--nodes", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=_ROOT / ".bench",
+    help="Where the nodes keep their data.  [default: .bench]",
+)
+def main(  # noqa: PLR0917 click passes them by name
+    watchers: int, rate: float, seconds: float, processes: int, nodes: int, directory: Path
+) -> None:
+    """Measure how one node tells many watchers."""
+    directory.mkdir(parents=True, exist_ok=True)
+
+    async def run() -> FanOut:
+        with TemporaryDirectory(dir=directory) as scratch:
+            async with Cluster(Path(scratch), nodes) as cluster:
+                leader = await cluster.wait_leader()
+                return await fan_out(
+                    leader, watchers=watchers, rate=rate, seconds=seconds, processes=processes
+                )
+
+    result = asyncio.run(run())
+    click.echo(result.describe())
+    if result.tally.lost or result.tally.doubled or result.tally.broken:
+        sys.exit("events were lost, doubled or cut off")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Many watchers of one node in one process: what each receives is counted and timed.
+
+`python -m benchmarks.watchers PORT COUNT` opens COUNT streams of `/v1/watch?prefix=fan/` at
+127.0.0.1:PORT, prints ``ready`` when all have begun, and after a line ``end N`` on its input waits
+until each has seen N events, for a while. Then it prints a `Tally` as one line of JSON.
+
+Raw sockets, and no more parsing than is needed: a thousand streams are as much work to read as to
+write. The value of an event is ``<number> <seconds>``: its place in the order of all, from 0, and
+the time of the monotonic clock, which processes of one machine share, at which it was to be sent.
+"""
+
+import asyncio
+import re
+import resource
+import sys
+from time import monotonic
+from typing import Final, cast
+
+import msgspec
+import uvloop
+from typing_extensions import override
+
+# Buckets of a tenth of a millisecond; the last one is for all that took longer.
+BUCKET_SECONDS: Final = 0.0001
+_BUCKETS: Final = 100_000
+END_SECONDS_MAX: Final = 15.0
+_CONNECTING_MAX: Final = 50
+_EVENT: Final = re.compile(rb'"value":"(\d+) ([0-9.]+)"')
+
+
+class Tally(msgspec.Struct):
+    """What all watchers of a process saw."""
+
+    watchers: int
+    received: int
+    lost: int  # gaps in the order, and what was missing at the end
+    doubled: int  # seen before, or out of order
+    broken: int  # streams that ended
+    reads: int  # from sockets
+    #: How many events took how many buckets of `BUCKET_SECONDS`.
+    buckets: dict[int, int]
+
+    def percentile_seconds(self, share: float) -> float:
+        """The least time within which ``share`` of the events were received."""
+        left = share * self.received
+        for bucket, count in sorted(self.buckets.items()):
+            left -= count
+            if left <= 0:
+                return (bucket + 1) * BUCKET_SECONDS
+        return 0.0
+
+
+class _All:
+    """The counts of all watchers."""
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (_BUCKETS + 1)
+        self.lost = self.doubled = self.broken = self.reads = 0
+        self.watchers: list[_Watcher] = []
+        self.begun = 0
+
+
+class _Watcher(asyncio.Protocol):
+    """One stream."""
+
+    def __init__(self, all_: _All, port: int) -> None:
+        self._all = all_
+        self._port = port
+        self._tail = b""
+        self._has_begun = False
+        self.next_number = 0
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclass of asyncio's.
+        transport = cast("asyncio.Transport", transport)
+        head = f"GET /v1/watch?prefix=fan/ HTTP/1.1\r\nHost: localhost:{self._port}\r\n\r\n"
+        transport.write(head.encode())
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        now = monotonic()
+        all_ = self._all
+        all_.reads += 1
+        data = self._tail + data
+        whole = data.rfind(b"\n\n") + 2
+        if whole == 1:
+            self._tail = data
+            return
+        self._tail = data[whole:]
+        if not self._has_begun and b"event: progress" in data:
+            self._has_begun = True
+            all_.begun += 1
+        expected, buckets = self.next_number, all_.buckets
+        for number_text, sent_at in _EVENT.findall(data, 0, whole):
+            number = int(number_text)
+            if number < expected:
+                all_.doubled += 1
+                continue
+            all_.lost += number - expected
+            expected = number + 1
+            buckets[min(_BUCKETS, int((now - float(sent_at)) / BUCKET_SECONDS))] += 1
+        self.next_number = expected
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.broken += 1
+
+
+async def _run(port: int, count: int) -> None:
+    loop = asyncio.get_running_loop()
+    all_ = _All()
+    connecting = asyncio.Semaphore(_CONNECTING_MAX)
+
+    async def connect() -> None:
+        async with connecting:
+            _, watcher = await loop.create_connection(
+                lambda: _Watcher(all_, port), "127.0.0.1", port
+            )
+            all_.watchers.append(watcher)
+
+    await asyncio.gather(*(connect() for _ in range(count)))
+    while all_.begun < count and not all_.broken:  # noqa: ASYNC110 counted in a protocol
+        await asyncio.sleep(0.01)
+    print("ready", flush=True)
+    words = (await asyncio.to_thread(sys.stdin.readline)).split()
+    total = int(words[1])
+    deadline = monotonic() + END_SECONDS_MAX
+    while (  # noqa: ASYNC110 counted in a protocol
+        any(each.next_number < total for each in all_.watchers) and monotonic() < deadline
+    ):
+        await asyncio.sleep(0.02)
+    missing = sum(max(0, total - watcher.next_number) for watcher in all_.watchers)
+    buckets = {bucket: times for bucket, times in enumerate(all_.buckets) if times}
+    tally = Tally(
+        watchers=count,
+        received=sum(buckets.values()),
+        lost=all_.lost + missing,
+        doubled=all_.doubled,
+        broken=all_.broken,
+        reads=all_.reads,
+        buckets=buckets,
+    )
+    sys.stdout.buffer.write(msgspec.json.encode(tally) + b"\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    uvloop.run(_run(int(sys.argv[1]), int(sys.argv[2])))
