@@ -14,6 +14,7 @@ from raftkv.server import formation
 from raftkv.server.addresses import Address
 from raftkv.server.formation import Found, Refuse, Verdict, Wait, decide, form_cluster
 from raftkv.server.frames import ProbeReply
+from raftkv.server.http.routes import Listener, match_route
 from raftkv.server.peer_list import ListedPeer, PeerList, parse_bare, parse_named
 from tests.server.waiting import until
 
@@ -97,8 +98,9 @@ def test_a_founder_that_lost_its_disk_does_not_found_again() -> None:
         assert "c1" in decided.reason
         assert "does not list this node (0000000000000001)" in decided.reason
         # Advice to call what this version does not serve would be a dead end.
-        assert "/v1/" not in decided.reason
-        assert "cannot be replaced by this version" in decided.reason
+        assert "by POST /v1/cluster/members at a member" in decided.reason
+        everywhere = Listener.CLIENT | Listener.ADMIN
+        assert match_route("POST", "/v1/cluster/members", everywhere).route.handler == "add_member"
 
 
 @pytest.mark.parametrize("lists_sender", [True, None])

@@ -100,8 +100,8 @@ def _refuse_known_cluster(
             return Refuse(
                 f"{peer.describe()} belongs to cluster {reply.cluster_id}, which does not list "
                 f"this node ({own.member_id:016x}); no second one is founded. If the data of a "
-                "member is still somewhere, start this node with it as --data; a member whose "
-                "data is lost cannot be replaced by this version, and the others go on without it"
+                "member is still somewhere, start this node with it as --data; in the place of a "
+                "member whose data is lost, let it join by POST /v1/cluster/members at a member"
             )
     return None
 

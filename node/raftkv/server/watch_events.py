@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from raftkv.kv.changes import Change
-from raftkv.server.http.render import ItemBody, item_body, text_of
+from raftkv.server.http.render import ItemBody, item_body
+from raftkv.server.http.texts import text_of
 
 _EPOCH_DIGITS: Final = 16
 _ENCODER: Final = msgspec.json.Encoder()

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from raftkv.kv.changes import ChangesAfter, LastChange
 from raftkv.kv.commands import Command, decode_command, join_batch
 from raftkv.kv.engine import Table
 from raftkv.kv.memory_engine import MemoryEngine
 from raftkv.kv.outcomes import Item, Outcome
-from raftkv.kv.ranges import Range
 from raftkv.kv.records import META_KEY, Meta, encode_meta
 from raftkv.kv.store import Store
 from raftkv.node import queries
@@ -24,7 +22,6 @@ from raftkv.node.events import (
     Drained,
     Failure,
     Found,
-    Get,
     Query,
     SnapshotTaken,
     Stale,
@@ -101,10 +98,17 @@ class FakeDriver:
     members: ClusterStatus = CLUSTER
     store: Store = field(default_factory=lambda: store_at(100))
     failure: Failure | None = None  # the answer to everything, when set
+    outcomes: list[Outcome] = field(default_factory=list)  # of the next writes, not applied then
+    finds: dict[type, Found] = field(default_factory=dict)  # by the kind of query
+    age_seconds: float | None = 0.25  # of what is read without asking anybody
+    is_asked: bool = True  # whether a bounded read has to ask
+    lock_waits: list[tuple[bytes, float]] = field(default_factory=list)
     gate: asyncio.Event | None = None  # calls wait for it, when set
     stuck: str | None = None
     commands: list[Command] = field(default_factory=list)
     reads: list[tuple[bytes, Consistency, int, float]] = field(default_factory=list)
+    queries: list[Query] = field(default_factory=list)
+    max_stale_seconds: float = 0.0
     timeouts: list[float] = field(default_factory=list)
     bootstraps: list[tuple[str, tuple[Member, ...]]] = field(default_factory=list)
     drains: list[tuple[bool, tuple[NodeId, ...]]] = field(default_factory=list)
@@ -162,7 +166,9 @@ class FakeDriver:
         self.commands.append(decoded)
         self.timeouts.append(timeout_seconds)
         await self._wait()
-        return self.failure or self.apply(command)[0]
+        if self.failure is not None:
+            return self.failure
+        return self.outcomes.pop(0) if self.outcomes else self.apply(command)[0]
 
     async def read(
         self,
@@ -172,15 +178,23 @@ class FakeDriver:
         timeout_seconds: float,
         max_stale_seconds: float = 0.0,
     ) -> Found | Stale | Failure:
-        assert isinstance(query, Get | Range | ChangesAfter | LastChange)
-        key = query.key if isinstance(query, Get | LastChange) else query.start
+        key = getattr(query, "key", getattr(query, "start", b""))
+        self.queries.append(query)
         self.reads.append((key, consistency, min_revision, timeout_seconds))
+        self.max_stale_seconds = max_stale_seconds
         await self._wait()
-        return self.failure or queries.answer(self.store, query)
+        if self.failure is not None:
+            return self.failure
+        found = self.finds.get(type(query)) or queries.answer(self.store, query)
+        is_here = consistency is Consistency.LOCAL or not self.is_asked
+        if consistency is Consistency.LINEARIZABLE or not is_here or isinstance(found, Failure):
+            return found
+        return Stale(found, self.age_seconds)
 
     async def lock(
         self, command: bytes, name: bytes, wait_seconds: float, timeout_seconds: float
     ) -> Outcome | Failure:
+        self.lock_waits.append((name, wait_seconds))
         return await self.write(command, timeout_seconds)
 
     async def change_config(

@@ -36,9 +36,8 @@ class Answer:
         """The stable code of a problem; checks the shape that every problem has."""
         assert self.headers["Content-Type"] == "application/problem+json"
         problem = self.json()
-        assert set(problem) == {
-            "type", "title", "status", "detail", "code", "retryable", "outcome",
-        }  # fmt: skip
+        members = {"type", "title", "status", "detail", "code", "retryable", "outcome"}
+        assert members <= set(problem) <= members | {"branch", "oldest_revision", "op", "reason"}
         assert problem["status"] == self.status
         code = problem["code"]
         assert isinstance(code, str)

@@ -312,24 +312,12 @@ async def test_every_answer_of_a_key_names_the_revision(served: Served) -> None:
         ("GET", "/v1/kv/", {}),
         ("GET", "/v1/kv/a?x=1", {}),
         ("PATCH", "/v1/kv/a", {}),
-        ("PUT", "/v1/kv/a", {"Idempotency-Key": "7"}),
+        ("PUT", "/v1/kv/a", {"Idempotency-Key": ""}),
         ("PUT", "/v1/kv/a", {"Content-Encoding": "gzip"}),
     ):
         answer = await served.ask(method, target, body=b"", headers=headers)
         assert answer.status >= 400
         assert answer.headers["X-RaftKV-Revision"] == "100"
-
-
-async def test_a_promise_of_a_later_version_is_refused(served: Served) -> None:
-    for target, headers in (
-        ("/v1/kv/a?ttl=30s", {}),
-        ("/v1/kv/a", {"Idempotency-Key": "7"}),
-        ("/v1/kv/a", {"X-RaftKV-Fence": "lock:7"}),
-    ):
-        answer = await served.ask("PUT", target, body=b"", headers=headers)
-        assert (answer.status, answer.code()) == (501, "not_implemented")
-        assert answer.json()["outcome"] == "not_committed"
-    assert not served.driver.commands
 
 
 async def test_a_client_that_goes_away_cancels_its_request(served: Served) -> None:

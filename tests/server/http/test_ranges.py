@@ -35,7 +35,7 @@ def driver() -> FakeDriver:
 def test_defaults() -> None:
     asked = parse_range("", [])
     assert asked.first == Range(b"", None, limit=1000, bytes_max=256 << 10, scan_max=500)
-    assert (asked.consistency, asked.min_revision) == (Consistency.LINEARIZABLE, 0)
+    assert asked.how == (Consistency.LINEARIZABLE, 0, 5.0, 0.0)
     assert not asked.as_lines
 
 

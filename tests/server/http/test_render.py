@@ -9,6 +9,7 @@ from raftkv.kv.outcomes import ConditionFailed, Deleted, Item, Outcome, TooLarge
 from raftkv.node.events import Consistency, Failure, FailureCode, ReadResult
 from raftkv.server.http.conditions import parse_tags
 from raftkv.server.http.problems import problem_of
+from raftkv.server.http.reading import HowToRead, Reading
 from raftkv.server.http.render import Renderer, Response, cluster_body, status_body
 from raftkv.server.http.requests import ReadKey
 from tests.server.http.fake_driver import CLUSTER, LEADER_ID, NODE_ID, STATUS
@@ -23,14 +24,12 @@ def read(
     asked = ReadKey(
         b"k",
         0,
-        Consistency.LOCAL,
-        0,
-        5.0,
+        HowToRead(Consistency.LOCAL),
         as_json,
         parse_tags("If-Match", [if_match] if if_match else []),
         parse_tags("If-None-Match", [if_none_match] if if_none_match else []),
     )
-    return RENDERER.read(asked, ReadResult(item, 9))
+    return RENDERER.read(asked, Reading(ReadResult(item, 9), Consistency.LOCAL))
 
 
 def write(outcome: Outcome, key: bytes = b"k") -> Response:

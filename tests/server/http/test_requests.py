@@ -1,23 +1,16 @@
 """Requests to meanings (API contract; faults.md section 6, rows 8, 9, 34)."""
 
-import json
-from typing import Any
-
 import pytest
 from multidict import CIMultiDict
 
 from raftkv.kv.commands import Append, Condition, Delete, Increment, Put, ReturnPrevious
 from raftkv.node.events import Consistency
-from raftkv.raft.messages import Member
 from raftkv.server.http.problems import Refused
 from raftkv.server.http.requests import (
-    SetDrain,
     WriteOp,
     check_head,
     is_local_host,
     is_own_origin,
-    parse_bootstrap,
-    parse_drain,
     parse_read,
     parse_verbose,
     parse_write,
@@ -36,15 +29,17 @@ def headers(**lines: str) -> CIMultiDict[str]:
 
 def test_a_plain_read_is_linearizable() -> None:
     asked = parse_read(b"k", "", NO_HEADERS)
-    assert (asked.key, asked.consistency, asked.min_revision) == (b"k", Consistency.LINEARIZABLE, 0)
-    assert (asked.timeout_seconds, asked.as_json) == (5.0, False)
+    assert asked.key == b"k"
+    assert asked.how == (Consistency.LINEARIZABLE, 0, 5.0, 0.0)
+    assert not asked.as_json
     assert asked.if_match is asked.if_none_match is None
 
 
 def test_read_parameters() -> None:
     asked = parse_read(b"k", "consistency=local&min_revision=42&timeout=250ms", NO_HEADERS)
-    assert (asked.consistency, asked.min_revision) == (Consistency.LOCAL, 42)
-    assert asked.timeout_seconds == pytest.approx(0.25)
+    assert asked.how == (Consistency.LOCAL, 42, 0.25, 0.0)
+    asked = parse_read(b"k", "consistency=bounded&max_stale=1m30s", NO_HEADERS)
+    assert asked.how == (Consistency.BOUNDED, 0, 5.0, 90.0)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +47,11 @@ def test_read_parameters() -> None:
     [
         ("consistency=strong", "bad_parameter"),
         ("consistency=", "bad_parameter"),
-        ("consistency=bounded", "not_implemented"),
-        ("max_stale=5s&consistency=bounded", "not_implemented"),
+        ("consistency=bounded", "bad_parameter"),
+        ("max_stale=5s", "bad_parameter"),
+        ("max_stale=5s&consistency=local", "bad_parameter"),
+        ("max_stale=0s&consistency=bounded", "bad_parameter"),
+        ("max_stale=11y&consistency=bounded", "bad_parameter"),
         ("min_revision=-1", "bad_parameter"),
         ("min_revision=", "bad_parameter"),
         ("min_revision=1e3", "bad_parameter"),
@@ -68,6 +66,9 @@ def test_read_parameters() -> None:
         ("timeout=1e3s", "bad_parameter"),
         ("timeout=nans", "bad_parameter"),
         ("timeout=1d", "bad_parameter"),
+        ("timeout=1s500ms2s", "bad_parameter"),
+        ("timeout=1s1m", "bad_parameter"),
+        ("timeout=1m1s", "bad_parameter"),
         ("redirect=true", "bad_parameter"),
         ("op=append", "bad_parameter"),
         ("revision=0", "bad_parameter"),
@@ -90,7 +91,7 @@ def test_a_read_as_of_a_revision() -> None:
 
 
 def test_greatest_min_revision() -> None:
-    assert parse_read(b"k", "min_revision=9223372036854775807", NO_HEADERS).min_revision > 0
+    assert parse_read(b"k", "min_revision=9223372036854775807", NO_HEADERS).how.min_revision > 0
 
 
 @pytest.mark.parametrize(
@@ -174,8 +175,19 @@ def test_a_write_that_returns_the_previous_item() -> None:
         ("PUT", "redirect=1", "bad_parameter"),
         ("PUT", "redirect=", "bad_parameter"),
         ("PUT", "consistency=local", "bad_parameter"),
-        ("PUT", "ttl=30s", "not_implemented"),
-        ("PUT", "lease=7", "not_implemented"),
+        ("PUT", "ttl=30", "bad_parameter"),
+        ("PUT", "ttl=0s", "bad_parameter"),
+        ("PUT", "ttl=0.1ms", "bad_parameter"),
+        ("PUT", "ttl=-1s", "bad_parameter"),
+        ("PUT", "ttl=nan", "bad_parameter"),
+        ("PUT", "ttl=1000000000000000000s", "bad_parameter"),
+        ("PUT", "ttl=100000h", "bad_parameter"),
+        ("PUT", "lease=7", "bad_parameter"),
+        ("PUT", "lease=00000000000000FF", "bad_parameter"),
+        ("PUT", "lease=", "bad_parameter"),
+        ("PUT", "ttl=30s&lease=00000000000000ff", "bad_parameter"),
+        ("DELETE", "ttl=30s", "bad_parameter"),
+        ("POST", "op=append&ttl=30s", "bad_parameter"),
         ("PUT", "prev=1", "bad_parameter"),
         ("DELETE", "prefix=a", "bad_parameter"),
     ],
@@ -186,13 +198,15 @@ def test_write_parameters_refused(method: str, query: str, code: str) -> None:
     assert caught.value.problem.kind.code == code
 
 
-@pytest.mark.parametrize("name", ["Idempotency-Key", "X-RaftKV-Fence", "x-raftkv-fence"])
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "POST"])
-def test_a_promise_not_kept_yet_is_refused_not_ignored(name: str, method: str) -> None:
-    with pytest.raises(Refused) as caught:
-        parse_write(method, b"k", "op=append", CIMultiDict({name: "x"}))
-    assert caught.value.problem.kind.code == "not_implemented"
-    assert name.lower() in caught.value.problem.detail.lower()
+@pytest.mark.parametrize(
+    ("text", "ttl_ms"),
+    [("30s", 30_000), ("1m30s", 90_000), ("500ms", 500), ("1.5s", 1500), ("1h1m1s1ms", 3_661_001)],
+)
+def test_a_key_with_a_lease(text: str, ttl_ms: int) -> None:
+    asked = parse_write("PUT", b"k", f"ttl={text}", NO_HEADERS)
+    assert asked.command(b"v", 9) == Put(b"k", b"v", None, 0, ttl_ms)
+    asked = parse_write("PUT", b"k", "lease=00000000000000ff", NO_HEADERS)
+    assert asked.command(b"v", 9) == Put(b"k", b"v", None, 255)
 
 
 def test_commands() -> None:
@@ -282,108 +296,6 @@ def test_any_content_encoding_is_refused(coding: str) -> None:
     with pytest.raises(Refused) as caught:
         check_head(headers(Content_Encoding=coding), is_write=True, must_be_local=False)
     assert caught.value.problem.kind.status == 415
-
-
-# ---- bodies ---------------------------------------------------------------------------------
-
-
-def member_json(**changes: str) -> dict[str, str]:
-    member = {
-        "id": "00000000000000ff",
-        "name": "demo-0",
-        "peer_url": "demo-0.demo-peers.ns.svc:7401",
-        "client_url": "http://demo-0.demo-peers.ns.svc:7400",
-    }
-    return member | changes
-
-
-def bootstrap_json(**changes: object) -> bytes:
-    return json.dumps({"cluster_id": "c-1", "members": [member_json()]} | changes).encode()
-
-
-def test_bootstrap() -> None:
-    asked = parse_bootstrap("", bootstrap_json())
-    assert asked.cluster_id == "c-1"
-    assert asked.members == (
-        Member(
-            255,
-            "demo-0",
-            "demo-0.demo-peers.ns.svc:7401",
-            "http://demo-0.demo-peers.ns.svc:7400",
-        ),
-    )
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:7401", "[::1]:7401", "a_b-c.d:1"])
-def test_bootstrap_addresses(address: str) -> None:
-    body = bootstrap_json(members=[member_json(peer_url=address, client_url="https://" + address)])
-    assert parse_bootstrap("", body).members[0].peer_url == address
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"null",
-        b"[]",
-        b"[" * 60_000,
-        b'{"cluster_id":' * 5_000,
-        b"{",
-        b"\xef\xbb\xbf" + bootstrap_json(),
-        bootstrap_json().decode().encode("utf-16"),
-        bootstrap_json().replace(b"c-1", b"\xff"),
-        bootstrap_json() + b"x",
-        bootstrap_json(cluster_id=7),
-        bootstrap_json(cluster_id=""),
-        bootstrap_json(cluster_id="a b"),
-        bootstrap_json(cluster_id="c\n"),
-        bootstrap_json(cluster_id="c" * 65),
-        bootstrap_json(members=[]),
-        bootstrap_json(members=None),
-        bootstrap_json(more=1),
-        bootstrap_json(members=[member_json(role="voter")]),
-        bootstrap_json(members=[member_json(id="ff")]),
-        bootstrap_json(members=[member_json(id="00000000000000FF")]),
-        bootstrap_json(members=[member_json(id="00000000000000ff0")]),
-        bootstrap_json(members=[member_json(name="")]),
-        bootstrap_json(members=[member_json(name="a\r\nb")]),
-        bootstrap_json(members=[member_json(peer_url="host")]),
-        bootstrap_json(members=[member_json(peer_url="http://host:1")]),
-        bootstrap_json(members=[member_json(client_url="host:1")]),
-        bootstrap_json(members=[member_json(client_url="http://host:1/path")]),
-        bootstrap_json(members=[member_json(client_url="http://host:1\r\nX: y")]),
-        bootstrap_json(members=[member_json(client_url="javascript:1")]),
-        b'{"cluster_id":"c","members":[]}'.replace(b"[]", b"1e999"),
-        b'{"cluster_id":"c","members":' + b"9" * 60_000 + b"}",
-    ],
-)
-def test_bootstrap_bodies_refused(body: bytes) -> None:
-    with pytest.raises(Refused) as caught:
-        parse_bootstrap("", body)
-    assert caught.value.problem.kind.code == "bad_body"
-
-
-def test_a_repeated_json_field_is_named() -> None:
-    body = bootstrap_json().replace(b'"name"', b'"name": "other", "name"')
-    with pytest.raises(Refused, match="'name' is given more than once"):
-        parse_bootstrap("", body)
-
-
-def test_operations_take_no_parameters() -> None:
-    with pytest.raises(Refused, match="'force'"):
-        parse_bootstrap("force=true", bootstrap_json())
-    with pytest.raises(Refused, match="'force'"):
-        parse_drain("POST", "force=true", b"")
-
-
-def test_drain() -> None:
-    avoid: dict[str, Any] = {"avoid": ["00000000000000ff"]}
-    assert parse_drain("POST", "", b"") == SetDrain(draining=True)
-    assert parse_drain("POST", "", b"{}") == SetDrain(draining=True)
-    assert parse_drain("POST", "", json.dumps(avoid).encode()) == SetDrain(True, (255,))
-    assert parse_drain("DELETE", "", b"") == SetDrain(draining=False)
-    with pytest.raises(Refused):
-        parse_drain("POST", "", b'{"avoid":["n1"]}')
 
 
 @pytest.mark.parametrize(

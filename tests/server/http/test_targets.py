@@ -125,7 +125,7 @@ def test_in_a_query_plus_is_a_space() -> None:
         ("A=1", "bad_parameter", "'A'"),
         ("a=%", "bad_parameter", "'%'"),
         ("a=%FF", "bad_parameter", "'a'"),
-        ("ttl=30s", "not_implemented", "'ttl'"),
+        ("ttl=30s", "bad_parameter", "'ttl'"),
         ("revision=7", "bad_parameter", "'revision'"),
         ("after=7&wait=3s", "not_implemented", "'after'"),
     ],

@@ -1,14 +1,16 @@
 """Every call with and without a token: who is let in, and what a refusal tells."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from raftkv.kv.commands import Put, encode_command
+from raftkv.kv.commands import AcquireLock, GrantLease, Put, RevokeLease, encode_command
+from raftkv.node.events import GetLease, LeaseFound, LeaseInfo
 from raftkv.server import watches
 from raftkv.server.http.routes import ROUTES, Listener, Route, match_route
 from raftkv.server.tokens import Tokens
@@ -25,8 +27,14 @@ GRANTS = {
     "anybody": "write",
     "boss": "admin",
 }
-_MEMBERS = b'{"cluster_id":"c1","members":[{"id":"00abcdef01234567","name":"n1",'
-_BOOTSTRAP = _MEMBERS + b'"peer_url":"n1:7401","client_url":"http://n1:7400"}]}'
+_MEMBER = (
+    b'{"id":"00abcdef01234567","name":"n1","peer_url":"n1:7401","client_url":"http://n1:7400"}'
+)
+_BOOTSTRAP = b'{"cluster_id":"c1","members":[' + _MEMBER + b"]}"
+
+
+def _txn(**lists: list[dict[str, Any]]) -> bytes:
+    return json.dumps(lists).encode()
 
 
 class Call(NamedTuple):
@@ -42,6 +50,14 @@ class Call(NamedTuple):
 READERS = "reader writer anybody boss"
 WRITERS = "writer anybody boss"
 ALL = " ".join(GRANTS)
+BEYOND = "anybody boss"
+_LEASE = f"{102:016x}"  # has keys below app/
+_TOKEN = 104  # of a lock below app/
+_FENCE = (("X-RaftKV-Fence", f"app%2Fsecret-lock:{_TOKEN}"),)
+_COMPARE = {"key": "app/secret-key", "target": "version", "op": ">", "value": 0}
+_GET = {"op": "get", "key": "app/secret-key"}
+_PUT = {"op": "put", "key": "app/secret-key", "value": "v"}
+_REMOVE = {"op": "delete_range"}
 _ENCODED = "/v1/k/YXBwL3NlY3JldC1rZXk"
 _KEY = "/v1/kv/app/secret-key"
 CALLS = (
@@ -80,11 +96,41 @@ CALLS = (
     Call("HEAD", "/v1/watch?key=app/secret-key", READERS),
     Call("GET", "/v1/watch?prefix=app", "anybody boss"),
     Call("GET", "/v1/watch?prefix=", "anybody boss"),
+    Call("POST", "/v1/txn", READERS, _txn(compare=[_COMPARE], success=[_GET])),
+    Call("POST", "/v1/txn", WRITERS, _txn(compare=[_COMPARE], success=[_PUT], failure=[_GET])),
+    Call("POST", "/v1/txn", WRITERS, _txn(success=[_GET], failure=[_PUT])),
+    Call("POST", "/v1/txn", WRITERS, _txn(success=[_REMOVE | {"prefix": "app/"}])),
+    # Each of its parts is looked at: also in the list that is not done.
+    Call("POST", "/v1/txn", BEYOND, _txn(compare=[_COMPARE | {"key": "b"}], success=[_GET])),
+    Call("POST", "/v1/txn", BEYOND, _txn(success=[_GET], failure=[_GET | {"key": "b"}])),
+    Call("POST", "/v1/txn", BEYOND, _txn(success=[_REMOVE | {"prefix": "app"}])),
+    Call("POST", "/v1/txn", BEYOND, _txn(success=[_PUT | {"key": "other/a", "lease": _LEASE}])),
+    Call("POST", "/v1/leases", "writer foreign anybody boss", b'{"ttl":"30s"}'),
+    Call("GET", "/v1/leases", ALL),
+    Call("GET", f"/v1/leases/{_LEASE}", READERS),
+    Call("POST", f"/v1/leases/{_LEASE}/keepalive", WRITERS),
+    Call("DELETE", f"/v1/leases/{_LEASE}", WRITERS),
+    Call("PUT", f"{_KEY}?lease={_LEASE}", WRITERS, b"v"),
+    Call("PUT", f"/v1/kv/other/a?lease={_LEASE}", BEYOND, b"v"),
+    Call("GET", "/v1/locks", ALL),
+    Call("GET", "/v1/locks/app%2Fsecret-lock", READERS),
+    Call("POST", "/v1/locks/app%2Fsecret-lock", WRITERS, b'{"ttl":"30s","owner":"me"}'),
+    Call("POST", f"/v1/locks/app%2Fsecret-lock/keepalive?token={_TOKEN}", WRITERS),
+    Call("DELETE", f"/v1/locks/app%2Fsecret-lock?token={_TOKEN}", WRITERS),
+    Call("PUT", _KEY, WRITERS, b"v", _FENCE),
+    Call("PUT", "/v1/kv/other/a", BEYOND, b"v", _FENCE),
     Call("GET", "/v1/status", ALL),
     Call("GET", "/v1/cluster", ALL),
     Call("GET", "/metrics", ALL),
     Call("POST", "/v1/cluster/bootstrap", "boss", _BOOTSTRAP),
     Call("GET", "/v1/backup", "boss"),
+    Call("POST", "/v1/cluster/members", "boss", _MEMBER),
+    Call("POST", f"/v1/cluster/members/{_LEASE}/promote", "boss"),
+    Call("POST", f"/v1/cluster/members/{_LEASE}/replace", "boss", b'{"by":"00000000000000ff"}'),
+    Call("DELETE", f"/v1/cluster/members/{_LEASE}", "boss"),
+    Call("POST", "/v1/cluster/leader", "boss"),
+    Call("POST", "/v1/maintenance/snapshot", "boss"),
+    Call("POST", "/v1/maintenance/compact", "boss", b'{"revision":101}'),
     Call("POST", "/v1/maintenance/drain", "boss"),
     Call("DELETE", "/v1/maintenance/drain", "boss"),
 )
@@ -102,7 +148,12 @@ def tokens(tmp_path: Path) -> Tokens:
 @asynccontextmanager
 async def guarded(tokens: Tokens, listener: Listener | None = None) -> AsyncIterator[Served]:
     driver = FakeDriver()
-    driver.apply(encode_command(Put(SECRET_KEY, b"secret-value")))
+    driver.apply(
+        encode_command(Put(SECRET_KEY, b"secret-value")),
+        encode_command(GrantLease(30_000, 10)),
+        encode_command(Put(b"app/secret-leased", b"secret-value", None, 102)),
+        encode_command(AcquireLock(b"app/secret-lock", b"me", 30_000, 0, 10)),
+    )
     listener = listener or Listener.CLIENT | Listener.ADMIN
     async with serving(driver, listener=listener, authenticate=tokens.authenticate) as served:
         yield served
@@ -114,8 +165,10 @@ async def ask(served: Served, call: Call, *lines: str) -> Answer:
 
 
 def what_was_asked(driver: FakeDriver) -> tuple[object, ...]:
+    # Whose a lease is can be known only by looking at its keys.
+    queries = [query for query in driver.queries if not isinstance(query, GetLease)]
     return (
-        *driver.commands, *driver.reads, *driver.bootstraps, *driver.drains, *driver.changes,
+        *driver.commands, *queries, *driver.bootstraps, *driver.drains, *driver.changes,
         *driver.transfers,
     )  # fmt: skip
 
@@ -269,3 +322,25 @@ async def test_row_24_a_watch_of_a_revoked_token_ends(
         assert await revoked.until_closed() == b"0\r\n\r\n"
         served.driver.apply(encode_command(Put(SECRET_KEY, b"after")))
         assert b'"after"' in await kept.reader.readuntil(b"\n\n\r\n")
+
+
+async def test_row_23_lists_show_what_the_token_may_read(tokens: Tokens) -> None:
+    async with guarded(tokens) as served:
+        for name, is_shown in (("reader", True), ("boss", True), ("foreign", False)):
+            bearer = {"Authorization": f"Bearer {name}"}
+            leases = (await served.ask("GET", "/v1/leases", headers=bearer)).json()["leases"]
+            assert (_LEASE in {lease["id"] for lease in leases}) is is_shown
+            locks = (await served.ask("GET", "/v1/locks", headers=bearer)).json()["locks"]
+            assert [lock["name"] for lock in locks] == ["app/secret-lock"] * is_shown
+
+
+async def test_row_23_a_lease_that_gets_a_foreign_key_meanwhile_is_not_revoked(
+    tokens: Tokens,
+) -> None:
+    async with guarded(tokens) as served:
+        served.driver.finds[GetLease] = LeaseFound(LeaseInfo(102, 30_000, 30_000, ()), 104)
+        bearer = {"Authorization": "Bearer foreign"}
+        answer = await served.ask("DELETE", f"/v1/leases/{_LEASE}", headers=bearer)
+        assert (answer.status, answer.code()) == (403, "forbidden")
+        assert served.driver.commands == [RevokeLease(102, b"other/")]
+        assert b"app/secret-leased" in served.driver.items

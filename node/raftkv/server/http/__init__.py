@@ -3,7 +3,9 @@
 Requests flow down and answers up through these modules; all but the last two are pure.
 
 - `routes`: the route table as data, and which row a method and a path select.
-- `requests`, `conditions`, `targets`: from a request's head and body to its meaning.
+- `requests`, `conditions`, `targets`, `parameters`, `reading`, `writing`, `guards`, `bodies`: from
+  a request's head and body to its meaning.
+- `ranges`, `txns`, `leases`, `locks`, `membership`: the same and the answers' bodies, by concern.
 - `render`, `problems`: from a node's answer to status, headers and body.
 - `handlers`: what is done with every request; `calls`: one coroutine for each row of the table,
   from its meaning over a call of the node to the answer; `endpoint`: what they share.

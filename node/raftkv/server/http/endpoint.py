@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raftkv.kv.commands import Command, encode_command
-from raftkv.kv.outcomes import Outcome
-from raftkv.node.events import Failure
+from raftkv.kv.outcomes import Outcome, PlainOutcome, Replayed, Returned
+from raftkv.node.events import Failure, Query
 from raftkv.server.driver_api import DriverApi
 from raftkv.server.http.authorisation import Identity
-from raftkv.server.http.problems import problem_of
-from raftkv.server.http.render import Renderer, Response
+from raftkv.server.http.problems import BAD_BODY, TOO_LARGE, Refused, problem_of
+from raftkv.server.http.reading import HowToRead, Kind, Reading, reading_of
+from raftkv.server.http.render import REPLAYED, REVISION, Renderer, Response
 from raftkv.server.http.requests import Headers
 from raftkv.server.http.routes import Match
 from raftkv.server.http.settings import HttpSettings
@@ -34,6 +35,15 @@ class Request:
     route: str = "(none)"  # the path of the matched row, for metrics
     identity: Identity | None = None  # who sent it; None: there is no token file
     is_authorised: bool = False  # whether what it touches was allowed to ``identity``
+
+    async def refuse_body(self) -> None:
+        """Refuse a body where the call takes none: it would not be heeded."""
+        try:
+            await self.read_body(0)
+        except Refused as refused:
+            if refused.problem.kind is TOO_LARGE:
+                raise Refused(BAD_BODY, "this call takes no body") from None
+            raise
 
 
 class Endpoint:
@@ -73,6 +83,28 @@ class Endpoint:
         metrics = self.metrics
         is_failure = isinstance(answer, Failure)
         (metrics.proposals_failed if is_failure else metrics.proposals_committed).inc()
+
+    def answered(
+        self, answer: Outcome | Failure, render: Callable[[PlainOutcome], Response]
+    ) -> Response:
+        """The answer to a write; ``render`` is for the outcome, whether it is a replay or not."""
+        if isinstance(answer, Failure):
+            return self.failed(answer)
+        if not isinstance(answer, Replayed):
+            return render(answer)
+        outcome = answer.outcome
+        # A record keeps no values: the previous item is left out, not said to be missing.
+        response = render(outcome.outcome if isinstance(outcome, Returned) else outcome)
+        response.headers[REPLAYED] = "true"
+        response.headers[REVISION] = str(answer.revision)
+        return response
+
+    async def read(self, query: Query, how: HowToRead, kind: type[Kind]) -> Reading[Kind] | Failure:
+        """Ask the node; what it finds is of ``kind``."""
+        answer = await self.driver.read(query, *how)
+        if isinstance(answer, Failure):
+            return answer
+        return reading_of(answer, how.consistency, kind)
 
     def failed(self, failure: Failure) -> Response:
         """The node could not do as asked."""

@@ -9,7 +9,18 @@ from raftkv.node.status import State
 from raftkv.server.driver_api import DriverApi
 from raftkv.server.http import requests
 from raftkv.server.http.authorisation import Admin, Authenticate, authorise
-from raftkv.server.http.calls import backup, cluster, keys, maintenance, probes, ranges, watch
+from raftkv.server.http.calls import (
+    backup,
+    cluster,
+    keys,
+    leases,
+    locks,
+    maintenance,
+    probes,
+    ranges,
+    txn,
+    watch,
+)
 from raftkv.server.http.endpoint import Call, Endpoint, Request
 from raftkv.server.http.problems import WRONG_CLUSTER, Refused
 from raftkv.server.http.render import Response
@@ -25,9 +36,27 @@ CALLS: Final[dict[str, Call]] = {
     "read_range": ranges.read_range,
     "delete_range": ranges.delete_range,
     "watch": watch.watch,
+    "txn": txn.txn,
+    "grant_lease": leases.grant_lease,
+    "list_leases": leases.list_leases,
+    "read_lease": leases.read_lease,
+    "revoke_lease": leases.revoke_lease,
+    "keep_lease_alive": leases.keep_lease_alive,
+    "list_locks": locks.list_locks,
+    "read_lock": locks.read_lock,
+    "acquire_lock": locks.acquire_lock,
+    "release_lock": locks.release_lock,
+    "keep_lock_alive": locks.keep_lock_alive,
     "status": cluster.status,
     "cluster": cluster.cluster,
     "bootstrap": cluster.bootstrap,
+    "add_member": cluster.add_member,
+    "remove_member": cluster.remove_member,
+    "promote_member": cluster.promote_member,
+    "replace_member": cluster.replace_member,
+    "transfer_leader": cluster.transfer_leader,
+    "take_snapshot": maintenance.take_snapshot,
+    "compact": maintenance.compact,
     "drain": maintenance.drain,
     "backup": backup.backup,
     "livez": probes.livez,

@@ -4,14 +4,21 @@ import re
 from typing import Final
 
 from raftkv.node.events import Consistency
-from raftkv.server.http.problems import BAD_PARAMETER, NOT_IMPLEMENTED, Refused
+from raftkv.server.http.problems import BAD_PARAMETER, Kind, Refused, quoted
 
 TIMEOUT_SECONDS_DEFAULT: Final = 5.0
 TIMEOUT_SECONDS_MAX: Final = 60.0
 
 _REVISION_MAX: Final = 2**63 - 1
-_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
-_DURATION_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER: Final = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
+#: One to four parts, each unit once and the largest first: 1m30s, 500ms.
+DURATION: Final = rf"(?=[0-9])(?:{_NUMBER}h)?(?:{_NUMBER}m(?!s))?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?"
+_DURATION: Final = re.compile(DURATION)
+_DURATION_SECONDS: Final = (3600.0, 60.0, 1.0, 0.001)
+_TEN_YEARS_SECONDS: Final = 10 * 366 * 24 * 3600.0
+#: As JSON and queries spell the id of a member or a lease.
+HEX_ID: Final = r"[0-9a-f]{16}"
+_HEX_ID: Final = re.compile(HEX_ID)
 
 
 def consistency(text: str | None) -> Consistency:
@@ -22,9 +29,20 @@ def consistency(text: str | None) -> Consistency:
         case "local":
             return Consistency.LOCAL
         case "bounded":
-            raise Refused(NOT_IMPLEMENTED, "this version does not implement consistency=bounded")
+            return Consistency.BOUNDED
         case _:
-            raise Refused(BAD_PARAMETER, "consistency is linearizable or local")
+            raise Refused(BAD_PARAMETER, "consistency is linearizable, bounded or local")
+
+
+def max_stale(text: str | None, promised: Consistency) -> float:
+    """How old in seconds a bounded read may be; 0 for the others, which take no such limit."""
+    if promised is not Consistency.BOUNDED:
+        if text is not None:
+            raise Refused(BAD_PARAMETER, "max_stale belongs to consistency=bounded")
+        return 0.0
+    if text is None:
+        raise Refused(BAD_PARAMETER, "consistency=bounded needs max_stale, as in max_stale=5s")
+    return duration_ms("max_stale", text) / 1000
 
 
 def min_revision(text: str | None) -> int:
@@ -49,11 +67,42 @@ def timeout(text: str | None) -> float:
     """A duration in seconds."""
     if text is None:
         return TIMEOUT_SECONDS_DEFAULT
-    match = _DURATION.fullmatch(text)
-    seconds = float(match[1]) * _DURATION_SECONDS[match[2]] if match else 0.0
+    seconds = _seconds(text)
     if not 0.0 < seconds <= TIMEOUT_SECONDS_MAX:
         raise Refused(BAD_PARAMETER, "timeout is a duration above 0 and up to 60s, as in 500ms")
     return seconds
+
+
+def duration_ms(
+    name: str,
+    text: str,
+    *,
+    most_seconds: float = _TEN_YEARS_SECONDS,
+    most_text: str = "10 years",
+    kind: Kind = BAD_PARAMETER,
+) -> int:
+    """A duration in whole milliseconds, at least 1."""
+    milliseconds = round(_seconds(text) * 1000)
+    if not 1 <= milliseconds <= most_seconds * 1000:
+        detail = f"{name} is a duration of at least 1ms and up to {most_text}, as in 30s or 1m30s"
+        raise Refused(kind, detail)
+    return milliseconds
+
+
+def _seconds(text: str) -> float:
+    """What ``text`` says, or 0 if it is no duration."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        return 0.0
+    parts = zip(match.groups(), _DURATION_SECONDS, strict=True)
+    return sum(float(part) * unit for part, unit in parts if part is not None)
+
+
+def hex_id(name: str, text: str, kind: Kind = BAD_PARAMETER) -> int:
+    """The id of a member or a lease."""
+    if _HEX_ID.fullmatch(text) is None:
+        raise Refused(kind, f"{name} is 16 hex digits in lower case, not {quoted(text)}")
+    return int(text, 16)
 
 
 def flag(name: str, text: str | None) -> bool:

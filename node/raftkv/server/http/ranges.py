@@ -8,6 +8,7 @@ the place and a checksum of the range it belongs to; the client repeats the othe
 import base64
 import binascii
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,10 +18,13 @@ from raftkv.kv.commands import DeleteRange
 from raftkv.kv.ranges import Page, Range, end_of_prefix
 from raftkv.node.events import Consistency
 from raftkv.server.http import parameters as take
-from raftkv.server.http.problems import BAD_HEADER, BAD_PARAMETER, Refused, quoted
-from raftkv.server.http.render import item_body, text_of
-from raftkv.server.http.requests import Headers, RemoveRange
+from raftkv.server.http.problems import BAD_HEADER, BAD_PARAMETER, Kind, Refused, quoted
+from raftkv.server.http.reading import READ_PARAMETERS, HowToRead, take_how_to_read
+from raftkv.server.http.render import item_body
+from raftkv.server.http.requests import Headers
 from raftkv.server.http.targets import KEY_BYTES_MAX, parse_query_bytes, query_text
+from raftkv.server.http.texts import text_of
+from raftkv.server.http.writing import WRITE_PARAMETERS, HowToWrite, take_how_to_write
 
 LIMIT_DEFAULT: Final = 1000
 KEYS_REMOVED_MAX: Final = 10_000  # by one command (node design, rule 24)
@@ -31,10 +35,12 @@ PAGE_BYTES_MAX: Final = 4 << 20  # of keys and values; the last piece may go bey
 _PIECE_BYTES_MAX: Final = 256 << 10
 _PIECE_SCAN_MAX: Final = 500
 
-_NAMES: Final = (
+#: Query parameters of a read and of a removal, the latter beside those of every write.
+RANGE_PARAMETERS: Final = (
     "prefix", "start", "end", "limit", "cursor", "keys_only", "count_only", "delimiter", "order",
-    "revision", "consistency", "min_revision", "timeout",
+    "revision", *READ_PARAMETERS,
 )  # fmt: skip
+REMOVE_PARAMETERS: Final = ("prefix", "start", "end", "all")
 _BYTES: Final = frozenset({"prefix", "start", "end", "delimiter"})  # of any value
 _UNLIMITED: Final = 2**63 - 1
 _ENCODER: Final = msgspec.json.Encoder()
@@ -54,9 +60,7 @@ class ReadRange:
     """Answer the items of a range."""
 
     first: Range  # the first piece
-    consistency: Consistency
-    min_revision: int
-    timeout_seconds: float
+    how: HowToRead
     as_lines: bool  # every item is a line of its own, without end
     checksum: int
 
@@ -74,9 +78,17 @@ class ReadRange:
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
+@dataclass(frozen=True, slots=True)
+class RemoveRange:
+    """Remove all keys of a range."""
+
+    command: DeleteRange
+    how: HowToWrite
+
+
 def parse_range(query: str, accept: list[str]) -> ReadRange:
     """GET /v1/kv. The detail of a refusal names the parameter."""
-    given = parse_query_bytes(query, _NAMES)
+    given = parse_query_bytes(query, RANGE_PARAMETERS)
     start, end = parse_bounds(given)
     prefix, delimiter = given.get("prefix", b""), given.get("delimiter", b"")
     text = {name: query_text(name, value) for name, value in given.items() if name not in _BYTES}
@@ -97,44 +109,48 @@ def parse_range(query: str, accept: list[str]) -> ReadRange:
         prefix_bytes=len(prefix),
     )
     checksum = zlib.crc32(repr((prefix, start, end, delimiter, is_descending)).encode())
-    consistency = take.consistency(text.get("consistency"))
-    min_revision = take.min_revision(text.get("min_revision"))
+    how = take_how_to_read(text)
     if "cursor" in text:
         first = _at_cursor(first, _cursor(text["cursor"]), checksum)
         # The revision is chosen already: any node that has reached it gives the same page.
-        consistency, min_revision = Consistency.LOCAL, max(min_revision, first.revision)
-    timeout = take.timeout(text.get("timeout"))
+        how = how._replace(
+            consistency=Consistency.LOCAL, min_revision=max(how.min_revision, first.revision)
+        )
     if as_lines and first.count_only:
         raise Refused(BAD_PARAMETER, "count_only has no lines: ask for application/json")
-    return ReadRange(first, consistency, min_revision, timeout, as_lines, checksum)
+    return ReadRange(first, how, as_lines, checksum)
 
 
 def parse_delete(query: str, headers: Headers) -> RemoveRange:
     """DELETE /v1/kv. A range that is open at an end needs ``all=true``."""
     if headers.get("If-Match") is not None or headers.get("If-None-Match") is not None:
         raise Refused(BAD_HEADER, "a condition is about one key: a range takes none")
-    given = parse_query_bytes(query, ("prefix", "start", "end", "all", "timeout", "redirect"))
+    given = parse_query_bytes(query, (*REMOVE_PARAMETERS, *WRITE_PARAMETERS))
     start, end = parse_bounds(given)
     text = {name: query_text(name, value) for name, value in given.items() if name not in _BYTES}
-    is_open = not given.get("prefix") and not (start and end is not None)
-    if is_open and not take.flag("all", text.get("all")):
-        detail = "a range without a prefix, or open at an end, is removed only with all=true"
-        raise Refused(BAD_PARAMETER, detail)
-    return RemoveRange(
-        DeleteRange(start, end, KEYS_REMOVED_MAX),
-        take.timeout(text.get("timeout")),
-        take.flag("redirect", text.get("redirect")),
-    )
+    check_open(given, is_all=take.flag("all", text.get("all")))
+    return RemoveRange(DeleteRange(start, end, KEYS_REMOVED_MAX), take_how_to_write(text))
 
 
-def parse_bounds(given: dict[str, bytes]) -> tuple[bytes, bytes | None]:
+def check_open(given: Mapping[str, bytes], kind: Kind = BAD_PARAMETER, *, is_all: bool) -> None:
+    """Refuse to remove a range that is open at an end, unless that was said on purpose."""
+    is_open = not given.get("prefix") and not (given.get("start") and given.get("end"))
+    if is_open and not is_all:
+        name = "all=true" if kind is BAD_PARAMETER else '"all": true'
+        detail = f"a range without a prefix, or open at an end, is removed only with {name}"
+        raise Refused(kind, detail)
+
+
+def parse_bounds(
+    given: Mapping[str, bytes], kind: Kind = BAD_PARAMETER
+) -> tuple[bytes, bytes | None]:
     """The first key of a range and the first beyond it, from prefix, start and end."""
-    for name in _BYTES & given.keys():
+    for name in sorted(_BYTES & given.keys()):
         if len(given[name]) > KEY_BYTES_MAX:
-            raise Refused(BAD_PARAMETER, f"{name} is longer than a key can be, 511 bytes")
+            raise Refused(kind, f"{name} is longer than a key can be, 511 bytes")
     start, end = given.get("start", b""), given.get("end") or None
     if end is not None and start > end:
-        raise Refused(BAD_PARAMETER, "start is beyond end")
+        raise Refused(kind, "start is beyond end")
     prefix = given.get("prefix", b"")
     beyond = end_of_prefix(prefix)
     ends = [each for each in (end, beyond) if each is not None]

@@ -3,42 +3,29 @@
 Header values are numbers, tags and constants: nothing a client sent is ever echoed in a header.
 """
 
-import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from raftkv.kv.outcomes import (
-    ConditionFailed,
-    CounterOverflow,
-    Deleted,
-    Incremented,
-    Item,
-    NotACounter,
-    Outcome,
-    Returned,
-    TooLarge,
-    TooManyKeys,
-    Written,
-)
+from raftkv.kv.outcomes import Deleted, Incremented, Item, Outcome, Returned, Written
 from raftkv.node.events import Consistency, ReadResult
 from raftkv.node.status import ClusterStatus, MemberStatus, Status
 from raftkv.raft.messages import NodeId
-from raftkv.server.http.conditions import etag
 from raftkv.server.http.live import LiveConnection
 from raftkv.server.http.problems import (
     CONDITION_FAILED,
-    COUNTER_OVERFLOW,
     KEY_NOT_FOUND,
-    NOT_A_COUNTER,
-    TOO_LARGE,
-    TOO_MANY_KEYS,
     Kind,
     Problem,
+    problem_of_outcome,
 )
+from raftkv.server.http.reading import Reading
 from raftkv.server.http.requests import ReadKey
+from raftkv.server.http.texts import NO_LEASE, hex_id, text_of
 
+AGE: Final = "X-RaftKV-Age-Seconds"
+REPLAYED: Final = "Idempotency-Replayed"
 REVISION: Final = "X-RaftKV-Revision"
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -98,21 +85,8 @@ class _ProblemBody(msgspec.Struct):
     outcome: str
 
 
-def text_of(data: bytes) -> tuple[str, str]:
-    """Bytes as JSON carries them: the text, and how it encodes them ("utf-8" or "base64")."""
-    try:
-        return data.decode(), "utf-8"
-    except UnicodeDecodeError:
-        return base64.b64encode(data).decode("ascii"), "base64"
-
-
-def hex_id(member: NodeId) -> str:
-    """A member or lease id as JSON and headers spell it."""
-    return f"{member:016x}"
-
-
 def _lease(item: Item) -> str:
-    return hex_id(item.lease) if item.lease else "0"
+    return hex_id(item.lease) if item.lease else NO_LEASE
 
 
 def item_body(item: Item) -> ItemBody:
@@ -159,10 +133,10 @@ class Renderer:
             for as_json in (False, True)
         }
 
-    def read(self, asked: ReadKey, result: ReadResult) -> Response:
+    def read(self, asked: ReadKey, reading: Reading[ReadResult]) -> Response:
         """The value or item, 304, 404 or 412."""
-        headers = self._reads[asked.consistency, asked.as_json].copy()
-        headers[REVISION] = str(result.revision)
+        result = reading.found
+        headers = self._read_headers(reading, as_json=asked.as_json)
         item = result.item
         if item is None:
             if asked.if_match is not None:
@@ -209,50 +183,38 @@ class Renderer:
                 )
                 status = 201 if outcome.version == 1 else 200
                 return Response(status, headers, _ENCODER.encode(body))
-            case NotACounter():
-                return self._unchanged(NOT_A_COUNTER, "the value is no number", outcome.revision)
-            case CounterOverflow():
-                detail = f"the sum with {outcome.value} would not fit into 64 bits"
-                return self._unchanged(COUNTER_OVERFLOW, detail, outcome.revision)
-            case TooManyKeys():
-                detail = "the range holds more keys than one command may remove"
-                return self._unchanged(TOO_MANY_KEYS, detail, outcome.revision)
             case Deleted():
                 headers = self._json.copy()
                 headers[REVISION] = str(outcome.revision)
                 deleted = _DeletedBody(outcome.count, outcome.revision, prev)
                 return Response(200, headers, _ENCODER.encode(deleted))
-            case ConditionFailed():
-                current = outcome.mod_revision
-                detail = f"the key is at revision {current}" if current else "no such key"
-                tag = (("ETag", etag(current)),) if current else ()
-                return self.problem(
-                    Problem(CONDITION_FAILED, detail, tag, outcome.revision), outcome.revision
-                )
-            case TooLarge():
-                detail = f"the appended value would have {outcome.value_bytes} bytes"
-                return self.problem(
-                    Problem(TOO_LARGE, detail, revision=outcome.revision), outcome.revision
-                )
             case _:
-                raise AssertionError(f"{type(outcome).__name__} does not answer a write to a key")
+                return self.refusal(outcome)
 
-    def _unchanged(self, kind: Kind, detail: str, revision: int) -> Response:
-        return self.problem(Problem(kind, detail, revision=revision), revision)
+    def done(self, revision: int, body: object, status: int = 200) -> Response:
+        """A command was applied; ``body`` is a structure of plain values."""
+        headers = self._json.copy()
+        headers[REVISION] = str(revision)
+        return Response(status, headers, _ENCODER.encode(body))
 
-    def read_json(self, consistency: Consistency, revision: int, value: object) -> Response:
+    def refusal(self, outcome: Outcome) -> Response:
+        """A command was applied, and changed nothing."""
+        problem = problem_of_outcome(outcome)
+        return self.problem(problem, problem.revision)
+
+    def found(self, reading: Reading[Any], body: object) -> Response:
         """200 with what a read found, as plain values."""
-        headers = self._reads[consistency, True].copy()
-        headers[REVISION] = str(revision)
-        return Response(200, headers, _ENCODER.encode(value))
+        headers = self._read_headers(reading, as_json=True)
+        return Response(200, headers, _ENCODER.encode(body))
 
-    def read_lines(
-        self, consistency: Consistency, revision: int, stream: AsyncIterator[bytes]
-    ) -> Response:
+    def not_found(self, reading: Reading[Any], kind: Kind, detail: str) -> Response:
+        """404 of a read."""
+        return self._failed_read(self._read_headers(reading, as_json=True), kind, detail)
+
+    def read_lines(self, reading: Reading[Any], stream: AsyncIterator[bytes]) -> Response:
         """200 with lines of JSON that are read while they are sent."""
-        headers = self._reads[consistency, True].copy()
+        headers = self._read_headers(reading, as_json=True)
         headers["Content-Type"] = "application/x-ndjson"
-        headers[REVISION] = str(revision)
         return Response(200, headers, stream=stream)
 
     def backup(
@@ -291,7 +253,8 @@ class Renderer:
         kind = problem.kind
         if kind.retry_after_seconds is not None:
             headers["Retry-After"] = str(kind.retry_after_seconds)
-        return Response(kind.status, headers, _problem_body(kind, problem.detail))
+        body = _problem_body(kind, problem.detail, problem.fields)
+        return Response(kind.status, headers, body)
 
     def json(self, value: object, revision: int | None = None) -> Response:
         """200 with ``value``, a structure of plain values."""
@@ -308,23 +271,30 @@ class Renderer:
         """A scrape's answer."""
         return Response(200, {**self._text, "Content-Type": content_type}, body)
 
+    def _read_headers(self, reading: Reading[Any], *, as_json: bool) -> dict[str, str]:
+        headers = self._reads[reading.consistency, as_json].copy()
+        headers[REVISION] = str(reading.found.revision)
+        if reading.is_stale:
+            age = reading.age_seconds
+            headers[AGE] = "unknown" if age is None else f"{age:.3f}"
+        return headers
+
     def _failed_read(self, headers: dict[str, str], kind: Kind, detail: str) -> Response:
         headers["Content-Type"] = "application/problem+json"
         return Response(kind.status, headers, _problem_body(kind, detail))
 
 
-def _problem_body(kind: Kind, detail: str) -> bytes:
-    return _ENCODER.encode(
-        _ProblemBody(
-            f"urn:raftkv:problem:{kind.code}",
-            kind.title,
-            kind.status,
-            detail,
-            kind.code,
-            kind.retryable,
-            kind.outcome,
-        )
+def _problem_body(kind: Kind, detail: str, fields: Collection[tuple[str, int | str]] = ()) -> bytes:
+    body = _ProblemBody(
+        f"urn:raftkv:problem:{kind.code}",
+        kind.title,
+        kind.status,
+        detail,
+        kind.code,
+        kind.retryable,
+        kind.outcome,
     )
+    return _ENCODER.encode(msgspec.structs.asdict(body) | dict(fields) if fields else body)
 
 
 def status_body(

@@ -2,68 +2,59 @@
 
 Called by `raftkv.server.http.calls`; knows nothing of aiohttp, sockets or the node, so that
 another server can use it unchanged. Everything not understood is refused by name (`Refused`),
-never ignored: unknown and repeated query parameters and unknown JSON fields with 400. Parameters
-and headers that the API contract names and this version does not serve are refused with 501
-`not_implemented`, so that a client can tell a typing error from an older server; an
-Idempotency-Key or a fence that went unheeded would be a broken promise.
+never ignored: unknown and repeated query parameters and unknown JSON fields with 400.
 """
 
 import ipaddress
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Annotated, Final, Protocol, TypeVar
+from typing import Final, Protocol
 
-import msgspec
 from multidict import istr
 
 from raftkv.kv.commands import (
     Append,
-    Command,
     Condition,
     Delete,
-    DeleteRange,
     Increment,
     KeyCommand,
     Put,
     ReturnPrevious,
 )
-from raftkv.node.events import Consistency
-from raftkv.raft.messages import Member, NodeId
 from raftkv.server.http import parameters as take
 from raftkv.server.http.conditions import EntityTags, parse_tags, write_condition
 from raftkv.server.http.parameters import TIMEOUT_SECONDS_DEFAULT
 from raftkv.server.http.problems import (
-    BAD_BODY,
     BAD_PARAMETER,
     CONTENT_ENCODING,
     FOREIGN_HOST,
     FOREIGN_ORIGIN,
-    NOT_IMPLEMENTED,
     Refused,
     quoted,
 )
+from raftkv.server.http.reading import LINEARIZABLE, HowToRead, parse_read_query
 from raftkv.server.http.targets import parse_query
 
-# Room for a list of some hundred members.
-JSON_BODY_BYTES_MAX: Final = 64 << 10
+#: Query parameters of a write to a key, by its method.
+WRITE_KEY_PARAMETERS: Final = {
+    "PUT": ("lease", "prev", "redirect", "timeout", "ttl"),
+    "DELETE": ("prev", "redirect", "timeout"),
+    "POST": ("by", "op", "prev", "redirect", "timeout"),
+}
 
 # istr: already case-folded, so that looking a header up costs no folding.
 _ACCEPT: Final = istr("Accept")
 _CLUSTER: Final = istr("X-RaftKV-Cluster")
 _CONTENT_ENCODING: Final = istr("Content-Encoding")
-_FENCE: Final = istr("X-RaftKV-Fence")
 _HOST: Final = istr("Host")
-_IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 _IF_MATCH: Final = istr("If-Match")
 _IF_NONE_MATCH: Final = istr("If-None-Match")
 _ORIGIN: Final = istr("Origin")
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
-_HOST_PORT: Final = r"([0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}\Z"
 
 
 class Headers(Protocol):
@@ -93,9 +84,7 @@ class ReadKey:
 
     key: bytes
     revision: int  # as of which the key is read; 0: now
-    consistency: Consistency
-    min_revision: int
-    timeout_seconds: float
+    how: HowToRead
     as_json: bool
     if_match: EntityTags | None  # None: the header is absent
     if_none_match: EntityTags | None
@@ -108,12 +97,14 @@ class WriteKey:
     op: WriteOp
     key: bytes
     condition: Condition | None
-    timeout_seconds: float
-    may_redirect: bool  # answer with the leader's address rather than forward
+    timeout_seconds: float = TIMEOUT_SECONDS_DEFAULT
+    may_redirect: bool = False  # answer with the leader's address rather than forward
     returns_previous: bool = False  # answer with the item as it was before, too
     by: int = 1  # what an increment adds
+    lease: int = 0  # that a put attaches the key to; 0: none
+    ttl_ms: int = 0  # of a lease of its own; 0: none
 
-    def command(self, body: bytes, value_bytes_max: int) -> Command:
+    def command(self, body: bytes, value_bytes_max: int) -> KeyCommand | ReturnPrevious:
         """What goes through the log. ``body`` is empty for a delete and an increment."""
         command = self._key_command(body, value_bytes_max)
         return ReturnPrevious(command) if self.returns_previous else command
@@ -121,7 +112,7 @@ class WriteKey:
     def _key_command(self, body: bytes, value_bytes_max: int) -> KeyCommand:
         match self.op:
             case WriteOp.PUT:
-                return Put(self.key, body, self.condition)
+                return Put(self.key, body, self.condition, self.lease, self.ttl_ms)
             case WriteOp.APPEND:
                 return Append(self.key, body, value_bytes_max, self.condition)
             case WriteOp.DELETE:
@@ -133,31 +124,6 @@ class WriteKey:
     def has_body(self) -> bool:
         """Whether the operation takes a body."""
         return self.op in (WriteOp.PUT, WriteOp.APPEND)
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveRange:
-    """Remove all keys of a range."""
-
-    command: DeleteRange
-    timeout_seconds: float
-    may_redirect: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FoundCluster:
-    """Bootstrap: found ``cluster_id`` with these voters."""
-
-    cluster_id: str
-    members: tuple[Member, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SetDrain:
-    """Start or undo the drain; ``avoid`` names members that should not become leader."""
-
-    draining: bool
-    avoid: tuple[NodeId, ...] = ()
 
 
 # ---- the request's head: rules of every request ---------------------------------------------
@@ -219,50 +185,53 @@ def is_own_origin(origin: str, host: str | None) -> bool:
 
 def parse_read(key: bytes, query: str, headers: Headers) -> ReadKey:
     """GET and HEAD of a key."""
-    consistency, min_revision, timeout = Consistency.LINEARIZABLE, 0, TIMEOUT_SECONDS_DEFAULT
-    revision = 0
+    how, revision = LINEARIZABLE, 0
     if query:
-        parameters = parse_query(query, ("consistency", "min_revision", "revision", "timeout"))
-        revision = take.revision(parameters.get("revision"))
-        consistency = take.consistency(parameters.get("consistency"))
-        min_revision = take.min_revision(parameters.get("min_revision"))
-        timeout = take.timeout(parameters.get("timeout"))
+        how, given = parse_read_query(query, ("revision",))
+        revision = take.revision(given.get("revision"))
     return ReadKey(
         key,
         revision,
-        consistency,
-        min_revision,
-        timeout,
+        how,
         wants_json(headers.getall(_ACCEPT, [])),
         parse_tags("If-Match", headers.getall(_IF_MATCH, [])),
         parse_tags("If-None-Match", headers.getall(_IF_NONE_MATCH, [])),
     )
 
 
-def check_promises(headers: Headers) -> None:
-    """Refuse a write that asks for more than this version can promise."""
-    for name in (_IDEMPOTENCY_KEY, _FENCE):
-        if headers.get(name) is not None:
-            raise Refused(NOT_IMPLEMENTED, f"this version does not implement {name}")
-
-
 def parse_write(method: str, key: bytes, query: str, headers: Headers) -> WriteKey:
     """PUT, DELETE and POST of a key, without the body."""
-    check_promises(headers)
     op = WriteOp.DELETE if method == "DELETE" else WriteOp.PUT
-    timeout, may_redirect, returns_previous = TIMEOUT_SECONDS_DEFAULT, False, False
-    by = 1
-    if query or method == "POST":
-        known = ("prev", "redirect", "timeout")
-        parameters = parse_query(query, ("op", "by", *known) if method == "POST" else known)
-        if method == "POST":
-            op = _post_op(parameters.get("op"))
-            by = _by(op, parameters.get("by"))
-        timeout = take.timeout(parameters.get("timeout"))
-        may_redirect = take.flag("redirect", parameters.get("redirect"))
-        returns_previous = take.flag("prev", parameters.get("prev"))
     condition = write_condition(headers.getall(_IF_MATCH, []), headers.getall(_IF_NONE_MATCH, []))
-    return WriteKey(op, key, condition, timeout, may_redirect, returns_previous, by)
+    if not query and method != "POST":
+        return WriteKey(op, key, condition)
+    given = parse_query(query, WRITE_KEY_PARAMETERS[method])
+    by, lease, ttl_ms = 1, 0, 0
+    if method == "POST":
+        op = _post_op(given.get("op"))
+        by = _by(op, given.get("by"))
+    elif method == "PUT":
+        lease, ttl_ms = _lease_of(given)
+    return WriteKey(
+        op,
+        key,
+        condition,
+        take.timeout(given.get("timeout")),
+        take.flag("redirect", given.get("redirect")),
+        take.flag("prev", given.get("prev")),
+        by,
+        lease,
+        ttl_ms,
+    )
+
+
+def _lease_of(given: Mapping[str, str]) -> tuple[int, int]:
+    """The lease that is named, and the ttl of a lease of the key's own; 0 for what is not."""
+    if "lease" in given and "ttl" in given:
+        raise Refused(BAD_PARAMETER, "a key has one lease: give either lease or ttl")
+    lease = take.hex_id("lease", given["lease"]) if "lease" in given else 0
+    ttl_ms = take.duration_ms("ttl", given["ttl"]) if "ttl" in given else 0
+    return lease, ttl_ms
 
 
 def wants_json(accept: Sequence[str]) -> bool:
@@ -308,66 +277,10 @@ def _by(op: WriteOp, text: str | None) -> int:
     return number
 
 
-# ---- cluster and operations -----------------------------------------------------------------
-
-
-class _MemberBody(msgspec.Struct, forbid_unknown_fields=True):
-    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
-    name: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z._-]{1,253}\Z")]
-    peer_url: Annotated[str, msgspec.Meta(pattern="^" + _HOST_PORT)]
-    client_url: Annotated[str, msgspec.Meta(pattern="^https?://" + _HOST_PORT)]
-
-
-class _BootstrapBody(msgspec.Struct, forbid_unknown_fields=True):
-    cluster_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z._-]{1,64}\Z")]
-    members: Annotated[list[_MemberBody], msgspec.Meta(min_length=1)]
-
-
-class _DrainBody(msgspec.Struct, forbid_unknown_fields=True):
-    avoid: list[Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]] = []
-
-
-Body = TypeVar("Body", bound=msgspec.Struct)
-
-
-def parse_bootstrap(query: str, body: bytes) -> FoundCluster:
-    """POST /v1/cluster/bootstrap. Whether the list makes sense is the node's to say."""
-    parse_query(query, ())
-    asked = _json_body(body, _BootstrapBody)
-    members = tuple(
-        Member(int(member.id, 16), member.name, member.peer_url, member.client_url)
-        for member in asked.members
-    )
-    return FoundCluster(asked.cluster_id, members)
-
-
-def parse_drain(method: str, query: str, body: bytes) -> SetDrain:
-    """POST and DELETE of the drain; POST may name members to avoid in its body."""
-    parse_query(query, ())
-    if method == "DELETE" or not body:
-        return SetDrain(draining=method != "DELETE")
-    avoid = _json_body(body, _DrainBody).avoid
-    return SetDrain(draining=True, avoid=tuple(int(member, 16) for member in avoid))
+# ---- probes --------------------------------------------------------------------------------------
 
 
 def parse_verbose(query: str) -> bool:
     """GET /readyz: whether every check is to be listed."""
     verbose = parse_query(query, ("verbose",)).get("verbose")
     return verbose == "" or take.flag("verbose", verbose)
-
-
-def _json_body(body: bytes, shape: type[Body]) -> Body:
-    try:
-        value = msgspec.json.decode(body, type=shape)
-        # The shape holds, so nesting is bounded; msgspec would take the last of two equal names.
-        json.loads(body, object_pairs_hook=_unique_fields)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(BAD_BODY, f"the body is not the JSON that is expected: {error}") from None
-    return value
-
-
-def _unique_fields(pairs: list[tuple[str, object]]) -> None:
-    names = [name for name, _ in pairs]
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise Refused(BAD_BODY, f"the field {quoted(repeated)} is given more than once")

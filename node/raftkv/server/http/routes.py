@@ -1,13 +1,14 @@
 """The route table: what is served, where, and by which handler. Data, and one pure lookup.
 
 Dispatch compares the raw path: nothing is decoded or normalised, so `/v1/kv/a//b` and
-`/v1/kv/%2e%2e` reach their keys. A key route takes the rest of the path as the key.
+`/v1/kv/%2e%2e` reach their keys. A key route takes the rest of the path as the key; a route that
+ends behind the braces takes precedence, so that a lock named `a/keepalive` is `a%2Fkeepalive`.
 """
 
 from enum import Flag
 from typing import Final, NamedTuple
 
-from raftkv.server.http.problems import METHOD_NOT_ALLOWED, NOT_IMPLEMENTED, UNKNOWN_PATH, Refused
+from raftkv.server.http.problems import METHOD_NOT_ALLOWED, UNKNOWN_PATH, Refused
 
 
 class Listener(Flag):
@@ -22,7 +23,7 @@ class Route(NamedTuple):
     """One row of the table."""
 
     method: str  # GET serves HEAD too
-    path: str  # exact, or ending in the name of the key in braces
+    path: str  # exact, or with the name of what is matched in braces, and what follows it
     listener: Listener
     handler: str  # a name in `raftkv.server.http.handlers.CALLS`
     summary: str
@@ -34,6 +35,9 @@ _CLIENT: Final = Listener.CLIENT
 _ADMIN: Final = Listener.ADMIN
 _KEY: Final = "/v1/kv/{key}"
 _ENCODED_KEY: Final = "/v1/k/{base64url}"
+_LEASE: Final = "/v1/leases/{id}"
+_LOCK: Final = "/v1/locks/{name}"
+_MEMBER: Final = "/v1/cluster/members/{id}"
 
 ROUTES: Final = (
     Route("GET", "/v1/kv", _CLIENT, "read_range", "the items of a range, in pages or as lines"),
@@ -47,11 +51,41 @@ ROUTES: Final = (
     Route("DELETE", _ENCODED_KEY, _CLIENT, "write_key", "as /v1/kv, for any key"),
     Route("POST", _ENCODED_KEY, _CLIENT, "write_key", "as /v1/kv, for any key"),
     Route("GET", "/v1/watch", _CLIENT, "watch", "changes as they happen, as Server-Sent Events"),
+    Route("POST", "/v1/txn", _CLIENT, "txn", "compare, then change and read keys, all or nothing"),
+    Route("POST", "/v1/leases", _CLIENT, "grant_lease", "make a lease"),
+    Route("GET", "/v1/leases", _CLIENT, "list_leases", "the leases, in pages"),
+    Route("GET", _LEASE, _CLIENT, "read_lease", "a lease with its keys"),
+    Route("DELETE", _LEASE, _CLIENT, "revoke_lease", "end a lease; its keys vanish"),
+    Route("POST", _LEASE + "/keepalive", _CLIENT, "keep_lease_alive", "begin its life anew"),
+    Route("GET", "/v1/locks", _CLIENT, "list_locks", "the locks that are held, in pages"),
+    Route("GET", _LOCK, _CLIENT, "read_lock", "who holds a lock, and who waits"),
+    Route("POST", _LOCK, _CLIENT, "acquire_lock", "take a lock, perhaps waiting for it"),
+    Route("DELETE", _LOCK, _CLIENT, "release_lock", "give a lock back"),
+    Route("POST", _LOCK + "/keepalive", _CLIENT, "keep_lock_alive", "begin its life anew"),
     # The admin listener shows what its caller needs to know before it changes anything: a
     # network policy may keep the operator from the client port.
     Route("GET", "/v1/status", _CLIENT | _ADMIN, "status", "this node"),
     Route("GET", "/v1/cluster", _CLIENT | _ADMIN, "cluster", "the configuration and its members"),
     Route("POST", "/v1/cluster/bootstrap", _ADMIN, "bootstrap", "found a cluster on this node"),
+    Route("POST", "/v1/cluster/members", _ADMIN, "add_member", "add a node as a learner"),
+    Route("DELETE", _MEMBER, _ADMIN, "remove_member", "remove a member for good"),
+    Route("POST", _MEMBER + "/promote", _ADMIN, "promote_member", "let a learner vote"),
+    Route(
+        "POST",
+        _MEMBER + "/replace",
+        _ADMIN,
+        "replace_member",
+        "let a learner vote in the place of a voter",
+    ),
+    Route("POST", "/v1/cluster/leader", _ADMIN, "transfer_leader", "hand leadership on"),
+    Route("POST", "/v1/maintenance/snapshot", _ADMIN, "take_snapshot", "snapshot this node now"),
+    Route(
+        "POST",
+        "/v1/maintenance/compact",
+        _ADMIN,
+        "compact",
+        "forget the history before a revision",
+    ),
     Route("POST", "/v1/maintenance/drain", _ADMIN, "drain", "start the drain of this node"),
     Route("DELETE", "/v1/maintenance/drain", _ADMIN, "drain", "undo the drain of this node"),
     Route("GET", "/v1/backup", _CLIENT | _ADMIN, "backup", "the whole store at one revision"),
@@ -67,30 +101,36 @@ ROUTES: Final = (
     Route("GET", "/metrics", _ANY, "scrape", "Prometheus metrics"),
 )
 
-# First segments of the API contract that this version does not serve.
-_UNSERVED: Final = (
-    "/v1/txn", "/v1/leases", "/v1/locks",
-    "/v1/cluster/members", "/v1/cluster/leader", "/v1/maintenance/snapshot",
-    "/v1/maintenance/compact",
-)  # fmt: skip
 
 _Methods = dict[str, Route]
+_Ends = list[tuple[str, _Methods]]  # by what follows the braces
 
 
-def _group(*, with_key: bool) -> dict[str, _Methods]:
+def _exact() -> dict[str, _Methods]:
     grouped: dict[str, _Methods] = {}
     for route in ROUTES:
-        if route.path.endswith("}") is with_key:
-            grouped.setdefault(route.path.partition("{")[0], {})[route.method] = route
+        if "{" not in route.path:
+            grouped.setdefault(route.path, {})[route.method] = route
     return grouped
 
 
-_EXACT: Final = _group(with_key=False)
-_KEY_PREFIXES: Final = tuple(_group(with_key=True).items())
+def _by_prefix() -> tuple[tuple[str, _Methods, _Ends], ...]:
+    """For each prefix the methods of all that begins so, and those of what also ends somehow."""
+    grouped: dict[str, dict[str, _Methods]] = {}
+    for route in ROUTES:
+        prefix, brace, rest = route.path.partition("{")
+        if brace:
+            end = rest.partition("}")[2]
+            grouped.setdefault(prefix, {}).setdefault(end, {})[route.method] = route
+    return tuple((prefix, ends.pop(""), list(ends.items())) for prefix, ends in grouped.items())
+
+
+_EXACT: Final = _exact()
+_PREFIXES: Final = _by_prefix()
 
 
 class Match(NamedTuple):
-    """The row that serves a request, and the key as the path spells it ("" without one)."""
+    """The row that serves a request, and what the path has for the braces ("" without them)."""
 
     route: Route
     key_text: str
@@ -101,12 +141,16 @@ def match_route(method: str, path: str, listener: Listener) -> Match:
     key_text = ""
     methods = _EXACT.get(path)
     if methods is None:
-        for prefix, key_methods in _KEY_PREFIXES:
+        for prefix, of_prefix, ends in _PREFIXES:
             if path.startswith(prefix):
-                methods, key_text = key_methods, path[len(prefix) :]
+                methods, key_text = of_prefix, path[len(prefix) :]
+                for end, of_end in ends:
+                    if key_text.endswith(end):
+                        methods, key_text = of_end, key_text.removesuffix(end)
+                        break
                 break
         else:
-            raise _no_such_path(path)
+            raise Refused(UNKNOWN_PATH, "no such path; keys are under /v1/kv/")
     route = methods.get("GET" if method == "HEAD" else method)
     if route is None:
         allowed = ", ".join([*methods, "HEAD"] if "GET" in methods else methods)
@@ -115,9 +159,3 @@ def match_route(method: str, path: str, listener: Listener) -> Match:
     if not route.listener & listener:
         raise Refused(UNKNOWN_PATH, "this path is served on another listener of this node")
     return Match(route, key_text)
-
-
-def _no_such_path(path: str) -> Refused:
-    if any(path == start or path.startswith(start + "/") for start in _UNSERVED):
-        return Refused(NOT_IMPLEMENTED, "this version does not implement this path")
-    return Refused(UNKNOWN_PATH, "no such path; keys are under /v1/kv/")

@@ -29,9 +29,7 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 # Query parameters of the API contract that this version does not serve. Leaving one out of what
 # is done would break a promise (a key that outlives its ttl), so each is refused by name.
-_UNSERVED_PARAMETERS: Final = frozenset(
-    {"after", "lease", "max_stale", "token", "ttl", "wait"}
-)  # fmt: skip
+_UNSERVED_PARAMETERS: Final = frozenset({"after", "wait"})
 
 
 def split_target(target: str) -> tuple[str, str]:

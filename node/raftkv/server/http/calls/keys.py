@@ -1,9 +1,18 @@
-"""Calls of one key: `/v1/kv/{key}` and `/v1/k/{base64url}`."""
+"""Calls of one key: `/v1/kv/{key}` and `/v1/k/{base64url}`.
 
-from raftkv.node.events import Failure, Get, ReadResult, Stale
+Nearly all requests come here, so what most of them do not need is asked about first.
+"""
+
+from functools import partial
+
+from raftkv.kv.outcomes import Written
+from raftkv.node.events import Failure, Get, ReadResult
 from raftkv.server.http import requests
-from raftkv.server.http.authorisation import ReadKey, WriteKey, authorise
+from raftkv.server.http.authorisation import ReadKey, WriteKey, WriteLease, authorise
+from raftkv.server.http.calls.access import authorise_fence, authorise_lease
 from raftkv.server.http.endpoint import Endpoint, Request
+from raftkv.server.http.guards import guarded, parse_guards
+from raftkv.server.http.reading import reading_of
 from raftkv.server.http.render import Response
 from raftkv.server.http.routes import Match
 from raftkv.server.http.targets import key_of_base64url, key_of_path
@@ -12,33 +21,39 @@ from raftkv.server.http.targets import key_of_base64url, key_of_path
 async def read_key(at: Endpoint, request: Request, match: Match, query: str) -> Response:
     """`GET` and `HEAD` of a key."""
     asked = requests.parse_read(key_of(match), query, request.headers)
-    authorise(request, ReadKey(asked.key))
-    answer = await at.driver.read(
-        Get(asked.key, asked.revision),
-        asked.consistency,
-        asked.min_revision,
-        asked.timeout_seconds,
-    )
+    if request.identity is not None:
+        authorise(request, ReadKey(asked.key))
+    answer = await at.driver.read(Get(asked.key, asked.revision), *asked.how)
     if isinstance(answer, Failure):
         return at.failed(answer)
-    if isinstance(answer, Stale):
-        answer = answer.found
-    assert isinstance(answer, ReadResult)
-    return at.renderer.read(asked, answer)
+    return at.renderer.read(asked, reading_of(answer, asked.how.consistency, ReadResult))
 
 
 async def write_key(at: Endpoint, request: Request, match: Match, query: str) -> Response:
     """`PUT`, `DELETE` and `POST` of a key."""
-    asked = requests.parse_write(request.method, key_of(match), query, request.headers)
-    authorise(request, WriteKey(asked.key), *[ReadKey(asked.key)] * asked.returns_previous)
+    key = key_of(match)
+    asked = requests.parse_write(request.method, key, query, request.headers)
+    guards = parse_guards(request.headers)
+    if request.identity is not None:
+        authorise(request, WriteKey(key), *[ReadKey(key)] * asked.returns_previous)
+    if guards is not None:
+        authorise_fence(request, guards)
+    if asked.lease:
+        await authorise_lease(at, request, asked.lease, WriteLease)
     if asked.may_redirect and (elsewhere := at.redirected(request)):
         return elsewhere
     limit = at.settings.value_bytes_max
-    body = await request.read_body(limit) if asked.has_body else b""
-    answer = await at.write(asked.command(body, limit), asked.timeout_seconds)
-    if isinstance(answer, Failure):
-        return at.failed(answer)
-    return at.renderer.write(asked.key, answer)
+    body = b""
+    if asked.has_body:
+        body = await request.read_body(limit)
+    elif request.method == "POST":
+        await request.refuse_body()
+    command = asked.command(body, limit)
+    whole = command if guards is None else guarded(command, guards, request, body)
+    answer = await at.write(whole, asked.timeout_seconds)
+    if isinstance(answer, Written):  # as most are: the way there is short
+        return at.renderer.write(key, answer)
+    return at.answered(answer, partial(at.renderer.write, key))
 
 
 def key_of(match: Match) -> bytes:

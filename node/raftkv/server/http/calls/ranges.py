@@ -2,12 +2,16 @@
 
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 from raftkv.kv.ranges import Page
-from raftkv.node.events import Consistency, Failure, FailureCode, Stale
-from raftkv.server.http import ranges, requests
+from raftkv.node.events import Consistency, Failure, FailureCode
+from raftkv.server.http import ranges
 from raftkv.server.http.authorisation import ReadRange, WriteRange, authorise
+from raftkv.server.http.calls.access import authorise_fence
 from raftkv.server.http.endpoint import Endpoint, Request
+from raftkv.server.http.guards import guarded, parse_guards
+from raftkv.server.http.reading import HowToRead
 from raftkv.server.http.render import Response, StreamBroken
 from raftkv.server.http.routes import Match
 
@@ -16,18 +20,13 @@ async def read_range(at: Endpoint, request: Request, _match: Match, query: str) 
     """`GET` and `HEAD` of a range."""
     asked = ranges.parse_range(query, request.headers.getall("Accept", []))
     authorise(request, ReadRange(asked.first.start, asked.first.end))
-    deadline = time.monotonic() + asked.timeout_seconds
-    page = await at.driver.read(
-        asked.first, asked.consistency, asked.min_revision, asked.timeout_seconds
-    )
-    if isinstance(page, Failure):
-        return at.failed(page)
-    if isinstance(page, Stale):
-        page = page.found
-    assert isinstance(page, Page)
-    consistency, revision = asked.consistency, page.revision
+    deadline = time.monotonic() + asked.how.timeout_seconds
+    reading = await at.read(asked.first, asked.how, Page)
+    if isinstance(reading, Failure):
+        return at.failed(reading)
+    page = reading.found
     if asked.as_lines and request.method != "HEAD":
-        return at.renderer.read_lines(consistency, revision, _lines(at, asked, page))
+        return at.renderer.read_lines(reading, _lines(at, asked, page))
     pages, count, size = [page], page.count, ranges.page_bytes(page)
     while page.resume is not None and (
         asked.first.count_only or (count < asked.first.limit and size < ranges.PAGE_BYTES_MAX)
@@ -39,7 +38,7 @@ async def read_range(at: Endpoint, request: Request, _match: Match, query: str) 
         pages.append(page)
         count += page.count
         size += ranges.page_bytes(page)
-    return at.renderer.read_json(consistency, revision, ranges.page_body(asked, pages))
+    return at.renderer.found(reading, ranges.page_body(asked, pages))
 
 
 async def _lines(at: Endpoint, asked: ranges.ReadRange, page: Page) -> AsyncIterator[bytes]:
@@ -47,7 +46,7 @@ async def _lines(at: Endpoint, asked: ranges.ReadRange, page: Page) -> AsyncIter
     count = page.count
     yield ranges.page_lines(asked, page)
     while page.resume is not None and count < asked.first.limit:
-        following = await _next_piece(at, asked, page, count, asked.timeout_seconds)
+        following = await _next_piece(at, asked, page, count, asked.how.timeout_seconds)
         if isinstance(following, Failure):
             raise StreamBroken(following.detail)
         page = following
@@ -62,21 +61,18 @@ async def _next_piece(
     if seconds <= 0:
         return Failure(FailureCode.DEADLINE, "the deadline passed while reading the range")
     piece = asked.next_piece(page, 0 if asked.first.count_only else count)
-    following = await at.driver.read(piece, Consistency.LOCAL, page.revision, seconds)
-    if isinstance(following, Stale):
-        following = following.found
-    assert isinstance(following, Page | Failure)
-    return following
+    here = HowToRead(Consistency.LOCAL, page.revision, seconds)
+    reading = await at.read(piece, here, Page)
+    return reading if isinstance(reading, Failure) else reading.found
 
 
 async def delete_range(at: Endpoint, request: Request, _match: Match, query: str) -> Response:
     """`DELETE` of a range."""
-    requests.check_promises(request.headers)
+    guards = parse_guards(request.headers)
     asked = ranges.parse_delete(query, request.headers)
     authorise(request, WriteRange(asked.command.start, asked.command.end))
-    if asked.may_redirect and (elsewhere := at.redirected(request)):
+    authorise_fence(request, guards)
+    if asked.how.may_redirect and (elsewhere := at.redirected(request)):
         return elsewhere
-    answer = await at.write(asked.command, asked.timeout_seconds)
-    if isinstance(answer, Failure):
-        return at.failed(answer)
-    return at.renderer.write(b"", answer)
+    answer = await at.write(guarded(asked.command, guards, request, b""), asked.how.timeout_seconds)
+    return at.answered(answer, partial(at.renderer.write, b""))
