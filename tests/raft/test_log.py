@@ -29,6 +29,8 @@ class LogMachine(RuleBasedStateMachine):
         self.written = list(self.model)  # what is on disk, as far as it is known
         self.writing: list[Entry] | None = None
         self.applied = 0
+        self.base_conf = (0, BASE_CONF)
+        self.installing: SnapshotBase | None = None  # no write has carried it yet
 
     @rule(count=st.integers(1, 3), raise_term=st.booleans(), is_config=st.booleans())
     def append(self, count: int, raise_term: bool, is_config: bool) -> None:
@@ -54,8 +56,9 @@ class LogMachine(RuleBasedStateMachine):
     @rule()
     def begin_write(self) -> None:
         snapshot, entries = self.log.begin_write()
-        assert snapshot is None
-        assert list(entries) == self.model[len(self.written) :]
+        assert snapshot == self.installing
+        self.installing = None
+        assert list(entries) == self.model[max(len(self.written), self.log.base.index) :]
         self.writing = list(self.model)
 
     @precondition(lambda self: self.writing is not None)
@@ -85,6 +88,27 @@ class LogMachine(RuleBasedStateMachine):
             assert self.applied <= min(self.log.commit, len(self.written))
             self.log.applied_to(self.applied)
 
+    @rule(ahead=st.integers(1, 3), data=st.data())
+    def install(self, ahead: int, data: Any) -> None:
+        last_index = self.log.commit + ahead
+        old_term = self.log.term_of(last_index)
+        lowest = max(self.log.term_of(self.log.commit) or 0, 1)
+        term = data.draw(st.integers(lowest, lowest + 3).filter(lambda term: term != old_term))
+        config_index = data.draw(st.integers(self.log.commit, last_index - 1)) + 1
+        snapshot = SnapshotBase(EntryId(term, last_index), config_index, make_conf([1, last_index]))
+        self.log.install(snapshot)
+        kept = self.model[: self.log.commit - ahead]
+        self.model = kept + [
+            make_entry(index, term) for index in range(len(kept) + 1, last_index + 1)
+        ]
+        self.written = []
+        if self.writing is not None:
+            self.writing = []
+        self.applied = last_index
+        self.base_conf = (config_index, snapshot.conf)
+        self.installing = snapshot
+
+    @precondition(lambda self: not self.log.is_installing)
     @rule(data=st.data())
     def compact(self, data: Any) -> None:
         self.log.compact(data.draw(st.integers(self.log.base.index, self.applied)))
@@ -101,11 +125,11 @@ class LogMachine(RuleBasedStateMachine):
             known = index == 0 or index <= last
             term = None if not known or index < log.base.index else self._term(index)
             assert log.term_of(index) == term
-        configs = [(0, BASE_CONF)]
+        configs = [self.base_conf]
         configs += [
             (entry.index, make_conf([1, entry.index + 1]))
             for entry in model
-            if entry.type is EntryType.CONFIG
+            if entry.type is EntryType.CONFIG and entry.index > self.base_conf[0]
         ]
         assert log.conf_state == configs[-1][1]
         assert log.config_index == configs[-1][0]
