@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from raftkv.kv.commands import Put, Stamp, encode_command
+from raftkv.kv.commands import Command, Delete, Once, Put, Stamp, decode_batch, encode_command
 from raftkv.kv.memory_engine import MemoryEngine
-from raftkv.kv.outcomes import Written, encode_outcome
+from raftkv.kv.outcomes import Replayed, Written, encode_outcome
 from raftkv.kv.store import Store
 from raftkv.node.events import (
     Answer,
@@ -24,7 +24,8 @@ from raftkv.node.events import (
 )
 from raftkv.node.requests import Outlook, Requests
 from raftkv.node.settings import NodeSettings
-from raftkv.raft import NodeId, Role
+from raftkv.raft import Entry, EntryType, NodeId, Role
+from raftkv.raft.messages import EntryId
 
 LEADER, FOLLOWER = 7, 8
 COMMAND = encode_command(Put(b"k", b"v"))
@@ -190,3 +191,75 @@ def test_a_revision_that_is_not_reached_by_the_deadline_is_no_missing_leader() -
     node.requests.expire(6.0, Outlook(has_cluster=True, knows_leader=False))
     assert node.code(1) is FailureCode.DEADLINE
     assert node.code(2) is FailureCode.NO_LEADER
+
+
+class Taking(FakeRaft):
+    """A leader whose log takes everything, and applies nothing."""
+
+    role = Role.LEADER
+    term = 1
+
+    def __init__(self) -> None:
+        self.proposed: list[bytes] = []
+
+    def propose(self, data: bytes) -> EntryId:
+        """Append an entry."""
+        self.proposed.append(data)
+        return EntryId(1, len(self.proposed))
+
+    def commands(self) -> list[Command]:
+        """All that was proposed, in order."""
+        return [command for data in self.proposed for command in decode_batch(data)]
+
+
+def test_rule_19_a_full_store_refuses_writes_here_and_for_peers_and_takes_deletes() -> None:
+    leader = Harness(quota_bytes=0)
+    leader.raft = Taking()
+    delete = encode_command(Delete(b"k"))
+    leader.requests.on_write(WriteRequest(1, COMMAND, deadline=5.0))
+    frame = ForwardWrites(5, ((2, COMMAND), (3, delete)))
+    leader.requests.on_forward(FOLLOWER, frame, 0.0, is_leader=True)
+    leader.offer()
+    assert leader.code(1) is FailureCode.QUOTA
+    assert _replies(leader) == [FailureCode.QUOTA]
+    assert leader.raft.commands() == [Delete(b"k")]
+
+
+def test_rule_19_what_is_proposed_and_not_applied_counts_against_the_quota() -> None:
+    leader = Harness(quota_bytes=3 * len(COMMAND) - 1)
+    leader.raft = Taking()
+    for number in (1, 2, 3):
+        leader.write(number)
+    assert list(leader.answers) == [3]
+    entry = Entry(1, 1, EntryType.NORMAL, leader.raft.proposed[0])
+    (applied,) = leader.store.apply([entry])
+    leader.requests.settle_entry(applied)
+    assert leader.requests.writes.proposed_bytes == len(COMMAND)
+
+
+def test_rule_21_answers_reach_their_clients_behind_commands_of_the_leader() -> None:
+    leader = Harness()
+    leader.raft = Taking()
+    leader.offer()
+    leader.now = 0.03
+    for number, key in ((1, b"a"), (2, b"b")):
+        command = encode_command(Put(key, b"v"))
+        leader.requests.on_write(WriteRequest(number, command, deadline=5.0))
+    leader.offer()
+    assert leader.raft.commands() == [Stamp(30), Put(b"a", b"v"), Put(b"b", b"v")]
+    (applied,) = leader.store.apply([Entry(1, 1, EntryType.NORMAL, leader.raft.proposed[0])])
+    leader.requests.settle_entry(applied)
+    assert leader.answers == {1: Written(1, 1), 2: Written(2, 1)}
+    assert leader.store.log_time_ms == 30
+
+
+def test_rule_22_an_answer_told_again_is_counted() -> None:
+    leader = Harness()
+    leader.raft = Taking()
+    once = encode_command(Once(b"id", bytes(16), 1000, Put(b"a", b"v")))
+    for number in (1, 2):
+        leader.write(number, once)
+        entry = Entry(1, number, EntryType.NORMAL, leader.raft.proposed[-1])
+        leader.requests.settle_entry(leader.store.apply([entry])[0])
+    assert leader.answers == {1: Written(1, 1), 2: Replayed(1, Written(1, 1))}
+    assert leader.requests.replayed_count == 1

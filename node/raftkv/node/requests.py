@@ -299,6 +299,7 @@ class Requests:
         """Propose one entry: the chores, then held writes; False when the core takes none now."""
         batch = self._admit(store, self._take_batch()) if self.writes.held else []
         commands = [write.command for write in batch]
+        size_bytes = sum(map(len, commands))
         if not chores.is_empty:
             commands[:0] = chores.commands
         if not commands:
@@ -310,14 +311,15 @@ class Requests:
             self.writes.put_back(batch)
             self.upkeep.dropped(chores)
             return False
-        self.writes.propose(entry, batch, len(chores.commands))
+        self.writes.propose(entry, batch, len(chores.commands), size_bytes)
         self.upkeep.proposed(chores, entry.index)
         return True
 
     def _admit(self, store: Store, batch: list[PendingWrite]) -> list[PendingWrite]:
         """Those of the batch that there is room for; the others are refused."""
-        size_bytes = sum([len(write.command) for write in batch])
-        if self._admission.is_open(store, self.writes.proposed_bytes + size_bytes):
+        # No batch is longer, but one of a single command.
+        most_bytes = max(self._settings.batch_bytes_max, len(batch[0].command))
+        if self._admission.is_open(store, self.writes.proposed_bytes + most_bytes):
             return batch
         admitted: list[PendingWrite] = []
         proposed_bytes = self.writes.proposed_bytes
@@ -361,9 +363,9 @@ class Requests:
             write.then(_NO_LEADER)
 
     def _settle(self, write: PendingWrite, answer: Answer) -> None:
+        is_awaited = self.writes.settle(write)
         if type(answer) is Replayed:
             self.replayed_count += 1
-        is_awaited = self.writes.settle(write)
         if write.then is not None:
             write.then(answer)
         elif is_awaited:

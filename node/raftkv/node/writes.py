@@ -98,10 +98,11 @@ class Writes:
         self.held[:0] = batch
         self.held_bytes += sum(len(write.command) for write in batch)
 
-    def propose(self, entry: EntryId, batch: list[PendingWrite], own_count: int = 0) -> None:
-        """The batch became the commands of ``entry``, behind ``own_count`` of this leader."""
+    def propose(
+        self, entry: EntryId, batch: list[PendingWrite], own_count: int = 0, size_bytes: int = 0
+    ) -> None:
+        """The batch, of ``size_bytes``, became ``entry``, behind ``own_count`` of this leader."""
         older = self.proposed.get(entry.index)
-        size_bytes = sum([len(write.command) for write in batch])
         self.proposed_bytes += size_bytes
         self.proposed[entry.index] = Proposal(entry.term, batch, own_count, size_bytes, older)
 
