@@ -24,6 +24,7 @@ from raftkv.raft.read_only import ReadRound, ReadRounds
 from raftkv.raft.roles import Leader
 from raftkv.storage.disk import DiskTask
 from raftkv.storage.wal import Wal
+from tests.simulation import sessions
 from tests.simulation.checkers import InvariantError
 from tests.simulation.run import run
 from tests.simulation.scenarios import SCENARIOS
@@ -135,6 +136,19 @@ def lock_outlives_its_lease() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def log_time_runs_ahead() -> Iterator[None]:
+    """Every stamp counts twice: leases end before their ttl is over."""
+    original = Slice.after
+
+    def after(self: Slice, duration_ms: int) -> int:
+        is_stamp = duration_ms < sessions.TTL_MS // 2
+        return original(self, 2 * duration_ms if is_stamp else duration_ms)
+
+    with patch.object(Slice, "after", after):
+        yield
+
+
 MUTANTS: dict[str, Mutant] = {
     mutant.__name__: mutant
     for mutant in (
@@ -146,6 +160,7 @@ MUTANTS: dict[str, Mutant] = {
         retry_done_again,
         fence_without_a_lock,
         lock_outlives_its_lease,
+        log_time_runs_ahead,
     )
 }
 

@@ -78,6 +78,7 @@ class Sessions:
         self._appended: dict[bytes, int] = {}
         self._sent: set[bytes] = set()
         self._holders: dict[tuple[bytes, int], bytes] = {}  # lock and token -> owner
+        self._stolen: set[int] = set()  # tokens
         self._revoked_keys: set[bytes] = set()  # of leases that were revoked
 
     def start(self) -> None:
@@ -137,6 +138,7 @@ class Sessions:
         ticket = 0
         tries = self.random.randrange(1, 8)
         while True:
+            kept_at = self.world.now  # or later: until when it may not be lost
             outcome = yield acquire
             tries -= 1
             if isinstance(outcome, LockQueued):
@@ -158,16 +160,31 @@ class Sessions:
             self._sent.add(word)
             outcome = yield self.once(Fenced(name, token, append))
             if outcome is None or isinstance(outcome, LockLost):
-                self.reached["lock lost"] += outcome is not None
+                self._note_loss(token, kept_at, outcome)
                 return
             assert isinstance(outcome, Written), outcome
             self._appended[word] = outcome.revision
             if self.random.random() < 0.3:
+                asked_at = self.world.now
                 outcome = yield KeepLockAlive(name, token)
-                assert outcome is None or isinstance(outcome, LockHeld | LockLost), outcome
+                if outcome is None or isinstance(outcome, LockLost):
+                    self._note_loss(token, kept_at, outcome)
+                    return
+                assert isinstance(outcome, LockHeld), outcome
+                kept_at = asked_at
         if self.random.random() < 0.8:
             outcome = yield ReleaseLock(name, token)
             assert outcome is None or isinstance(outcome, LockReleased | LockLost), outcome
+
+    def _note_loss(self, token: int, kept_at: float, outcome: PlainOutcome | None) -> None:
+        """Nobody loses a lock before its ttl is over (rule 21), unless it was stolen."""
+        if outcome is None:
+            return
+        self.reached["lock lost"] += 1
+        if token not in self._stolen:
+            self.reached["lock expired"] += 1
+            age_ms = (self.world.now - kept_at) * 1000
+            assert age_ms >= TTL_MS, f"a lock for {TTL_MS} ms was lost after {age_ms:.0f} ms"
 
     def _steal(self) -> Errand:
         """As an operator would: end the lease of a lock, whose holder does not know it yet."""
@@ -177,6 +194,7 @@ class Sessions:
             outcome = yield KeepLockAlive(name, 1)
             assert outcome is None or isinstance(outcome, LockHeld | LockLost), outcome
             return
+        self._stolen.add(max(tokens))
         outcome = yield RevokeLease(max(tokens))
         assert outcome is None or isinstance(outcome, LeaseRevoked | LeaseNotFound), outcome
 
