@@ -258,6 +258,20 @@ def test_rule_10_an_installed_snapshot_voids_the_log_before_it(last: EntryId) ->
     assert state_of(restart(disk)) == state
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_rule_10_what_an_installed_snapshot_voids_may_go_at_once(restarted: bool) -> None:
+    # Although its indexes are higher: none of it counts any more.
+    disk = SimDisk()
+    wal, _ = written(disk, 20, commit=5)
+    install(disk, wal, EntryId(4, 10))
+    if restarted:
+        wal = restart(disk).wal
+    assert len(segments(disk)) == 3
+    assert run_task(disk, wal.drop_before(10)) == 2
+    assert segments(disk) == ["00000003.active"]
+    assert restart(disk).base == EntryId(4, 10)
+
+
 def test_rule_10_hard_state_and_entries_go_along_with_an_installed_snapshot() -> None:
     disk = SimDisk()
     wal, _ = written(disk, 3)
@@ -371,6 +385,30 @@ def test_rule_11_a_missing_segment_that_no_snapshot_holds_is_refused() -> None:
     error = refused(disk)
     assert error.path == "wal"
     assert error.reason.startswith("entries 21 to 21 are missing")
+
+
+def test_rule_11_the_first_segment_is_missed_even_if_it_held_no_entry() -> None:
+    # It held a vote, and no snapshot says that it may be gone.
+    disk = SimDisk()
+    wal = found_on(disk).wal
+    for term in range(1, 10):
+        run_task(disk, wal.append(HardState(term, 7, 0), []))
+    disk.remove(segment_path(segments(disk)[0]))
+    assert refused(disk).reason == "segment 1 is missing"
+
+
+def test_rule_10_a_directory_from_before_there_were_snapshots_gets_a_durable_place_for_them() -> (
+    None
+):
+    disk = SimDisk()
+    _, state = written(disk, 9)
+    for names in (disk._root.names, disk._root.durable):
+        del names[SNAPSHOTS]
+    info = take(disk, restart(disk).wal, EntryId(1, 4))
+    for seed in range(8):
+        after = disk.clone()
+        after.power_loss(Random(seed))
+        assert state_of(restart(after)) == state.stand_on(info.meta, installs=False)
 
 
 def test_rule_11_sizes_do_not_change_what_is_recovered() -> None:
