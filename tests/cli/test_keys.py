@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from raftkv.cli import common
 from raftkv.cli.main import main
 from raftkv.cli.printing import printable
-from raftkv.kv.commands import Append, Condition, Delete, Put, encode_command
+from raftkv.kv.commands import Append, Condition, Delete, Once, Put, encode_command
 from raftkv.node.events import Consistency, Failure, FailureCode
 from tests.server.http.fake_driver import FakeDriver
 
@@ -21,6 +21,13 @@ NOBODY = "http://127.0.0.1:9"
 
 def raftkv(*arguments: str, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(main, arguments, input=stdin, catch_exceptions=False)
+
+
+def asked(driver: FakeDriver) -> list[object]:
+    """The commands; each came under an idempotency key of its own."""
+    once = [command for command in driver.commands if isinstance(command, Once)]
+    assert len({command.key for command in once}) == len(driver.commands)
+    return [command.command for command in once]
 
 
 def test_put_and_get_through_pipes(driver: FakeDriver) -> None:
@@ -37,7 +44,7 @@ def test_values_from_standard_input_are_byte_exact(
 ) -> None:
     value = bytes(range(256)) + b"\r\n\n"
     assert raftkv("put", "k", *arguments, stdin=value).exit_code == 0
-    assert driver.commands == [Put(b"k", value)]
+    assert asked(driver) == [Put(b"k", value)]
     assert raftkv("get", "k").stdout_bytes == value
 
 
@@ -45,7 +52,7 @@ def test_append(driver: FakeDriver) -> None:
     raftkv("append", "k", "one")
     raftkv("append", "k", stdin=b"two")
     assert raftkv("get", "k").stdout == "onetwo"
-    assert isinstance(driver.commands[0], Append)
+    assert isinstance(asked(driver)[0], Append)
 
 
 def test_del(driver: FakeDriver) -> None:
@@ -75,7 +82,7 @@ def test_a_failed_condition_exits_with_4(driver: FakeDriver) -> None:
         assert failed.stderr == "Error: the condition does not hold: the key is at revision 101\n"
     assert raftkv("put", "k", "2", "--if-match", "101").exit_code == 0
     assert raftkv("del", "k", "--if-match", "102").exit_code == 0
-    assert driver.commands[-1] == Delete(b"k", Condition(revisions=(102,)))
+    assert asked(driver)[-1] == Delete(b"k", Condition(revisions=(102,)))
 
 
 def test_get_local(driver: FakeDriver) -> None:

@@ -320,18 +320,6 @@ async def test_a_node_that_does_not_know_the_outcome_is_asked_again_under_the_ke
         assert len(server.requests) == 2
 
 
-async def test_a_node_that_takes_no_keys_gets_writes_without_one_once() -> None:
-    async with misbehaving() as (server, client):
-        refusal = problem(501, "not_implemented", "does not implement the header Idempotency-Key")
-        server.behave = lambda count: refusal if count == 1 else OK
-        assert await client.put(b"k", b"v") == Written(7, 2)
-        assert b"Idempotency-Key" not in server.requests[1]
-        server.behave = lambda _: None
-        with pytest.raises(OutcomeUnknownError):
-            await client.put(b"k", b"v")
-        assert len(server.requests) == 3
-
-
 async def test_retries_end_at_the_deadline() -> None:
     async with misbehaving() as (server, client):
         server.behave = lambda _: problem(503, "no_leader", retryable=True)

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.client import Client, OutcomeUnknownError
+from raftkv.client import (
+    Client,
+    CompactedError,
+    ConditionFailedError,
+    LockHeldError,
+    RequestFailedError,
+    compare,
+    op,
+)
 from tests.process.cluster import Cluster
 
 pytestmark = pytest.mark.process
@@ -30,19 +38,13 @@ async def raftkv(cluster: Cluster, *arguments: str) -> tuple[int, bytes]:
 
 
 async def write_while_leaders_die(cluster: Cluster, client: Client) -> None:
-    """Store 0, 1, 2, ... under changing keys; each value at least once."""
+    """Store 0, 1, 2, ... under changing keys, each value once."""
     for number in range(WRITES):
         if number in KILLS:
             leader = await cluster.wait_leader()
             leader.kill()
             leader.start()
-        is_done = False
-        while not is_done:
-            try:
-                await client.put(b"w/%d" % (number % 5), b"%d" % number)
-                is_done = True
-            except OutcomeUnknownError:
-                continue  # a put may be repeated
+        await client.put(b"w/%d" % (number % 5), b"%d" % number)
     await client.put(b"w/last", b"")
 
 
@@ -67,7 +69,7 @@ async def test_a_watch_loses_nothing_and_repeats_nothing_while_leaders_die(
         await writing
         revisions = [revision for revision, _ in seen]
         assert revisions == sorted(set(revisions))
-        assert sorted(set(values)) == list(range(WRITES))
+        assert values == list(range(WRITES))
         # The history says the same as what was seen while it happened.
         async with client.watch(prefix=b"w/", from_revision=0) as again:
             history: list[tuple[int, bytes]] = []
@@ -77,6 +79,89 @@ async def test_a_watch_loses_nothing_and_repeats_nothing_while_leaders_die(
                     if event.key == b"w/last":
                         break
         assert history == seen
+
+
+async def test_rule_18_every_increment_is_done_once_while_leaders_die(tmp_path: Path) -> None:
+    async with (
+        Cluster(tmp_path) as cluster,
+        Client(cluster.urls, timeout_seconds=20) as client,
+    ):
+        for number in range(1, WRITES + 1):
+            if number in KILLS:
+                leader = await cluster.wait_leader()
+                leader.kill()
+                leader.start()
+            # Four at once, so that a kill finds some on their way.
+            if number % 4 == 0:
+                calls = [client.increment(b"n/%d" % each) for each in range(4)]
+                assert await asyncio.gather(*calls) == [number // 4] * 4
+
+
+async def test_everything_else_against_three_nodes(tmp_path: Path) -> None:
+    async with Cluster(tmp_path) as cluster, Client(cluster.urls) as client:
+        await transactions(client)
+        await leases_and_locks(client)
+        await history(client)
+        leader = await cluster.wait_leader()
+        led = await client.transfer_leader()
+        assert led["leader_name"] != leader.name
+
+
+async def transactions(client: Client) -> None:
+    await client.put(b"stock", b"1")
+    sale = (
+        client.txn()
+        .when(compare.value(b"stock", "=", b"1"), compare.absent(b"sold"))
+        .then(op.delete(b"stock"), op.put(b"sold", b"\xff"), op.increment(b"count"))
+        .otherwise(op.get(b"sold"))
+    )
+    assert (await sale.commit()).succeeded
+    assert not (await sale.commit()).succeeded
+    async with client.batch() as batch:
+        for number in range(300):
+            await batch.put(b"b/%03d" % number, b"v")
+    assert await client.count(b"b/") == 300
+    assert len([item async for item in client.stream(b"b/")]) == 300
+    assert len([item async for item in client.range(b"b/", page_size=70)]) == 300
+    assert (await client.delete_range(b"b/")).deleted == 300
+
+
+async def leases_and_locks(client: Client) -> None:
+    async with client.lease(1) as lease:
+        await client.put(b"k", b"v", lease=lease.id)
+        found = await client.get_lease(lease.id)
+        assert found is not None
+        assert found.keys == (b"k",)
+    assert await client.get(b"k") is None
+    async with client.lock("jobs/é", 5) as lock:
+        await client.put(b"k", b"1", fence=lock.fence)
+        with pytest.raises(LockHeldError):
+            await client.acquire_lock("jobs/é", 5, owner="another")
+
+        async def wait_for_it() -> int:
+            async with client.lock("jobs/é", 5) as other:
+                return other.token
+
+        waiting = asyncio.create_task(wait_for_it())
+        await client.put(b"k", b"2", fence=lock.fence)
+    assert await waiting > lock.token
+    with pytest.raises(ConditionFailedError):
+        await client.put(b"k", b"3", fence=lock.fence)
+
+
+async def history(client: Client) -> None:
+    assert await client.increment(b"once", idempotency_key="k1") == 1
+    assert await client.increment(b"once", idempotency_key="k1") == 1
+    with pytest.raises(RequestFailedError) as mismatch:
+        await client.put(b"once", b"", idempotency_key="k1")
+    assert mismatch.value.status == 422
+    await client.compact(client.revision - 1)
+    with pytest.raises(CompactedError) as lost:
+        await client.get(b"once", revision=1)
+    assert lost.value.oldest_revision > 1
+    with pytest.raises(CompactedError):
+        await client.watch(prefix=b"", from_revision=1).__aenter__()
+    assert (await client.snapshot())["revision"] == client.revision
 
 
 async def test_the_command_line_against_three_nodes(tmp_path: Path) -> None:
@@ -99,6 +184,16 @@ async def test_the_command_line_against_three_nodes(tmp_path: Path) -> None:
         # Whoever was asked first: only the leader knows how far the others are.
         assert all(member["match_index"] is not None for member in members)
         assert len((await run("status")).splitlines()) == 3
+        token = (await run("lock", "acquire", "jobs")).decode().strip()
+        assert (await raftkv(cluster, "lock", "acquire", "jobs"))[0] == 4
+        await run("put", "fenced", "v", "--fence", f"jobs:{token}")
+        await run("lock", "release", "jobs", token)
+        assert (await raftkv(cluster, "put", "fenced", "w", "--fence", f"jobs:{token}"))[0] == 4
+        lease = (await run("lease", "grant", "30s")).decode().strip()
+        await run("put", "leased", "v", "--lease", lease)
+        assert await run("lease", "show", lease) == b"leased\n"
+        await run("lease", "revoke", lease)
+        assert (await raftkv(cluster, "get", "leased"))[0] == 3
         file = tmp_path / "store.backup"
         saved = json.loads(await run("backup", str(file), "-o", "json"))
         assert saved["size_bytes"] == file.stat().st_size

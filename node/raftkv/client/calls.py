@@ -91,7 +91,7 @@ class Caller:
         self._prefer_leader = prefer_leader
         self._leader_search: asyncio.Task[None] | None = None
         self._next_search_at = 0.0
-        self._uses_keys = retry_writes  # False also when a node of an older version refused one
+        self._retry_writes = retry_writes
 
     async def __aenter__(self) -> Self:
         await self._transport.open()
@@ -135,19 +135,13 @@ class Caller:
         headers = dict(request.headers)
         if fence is not None:
             headers["X-RaftKV-Fence"] = fence_header(fence)
-        plain = msgspec.structs.replace(
-            request, headers=headers, repeat=Repeat.NEVER, to_leader=True
+        repeat = Repeat.NEVER
+        if idempotency_key is not None or self._retry_writes:
+            headers["Idempotency-Key"] = idempotency_key or new_key()
+            repeat = Repeat.KEYED
+        return await self._transport.call(
+            msgspec.structs.replace(request, headers=headers, repeat=repeat, to_leader=True)
         )
-        if idempotency_key is None and not self._uses_keys:
-            return await self._transport.call(plain)
-        headers = headers | {"Idempotency-Key": idempotency_key or new_key()}
-        keyed = msgspec.structs.replace(plain, headers=headers, repeat=Repeat.KEYED)
-        answer = await self._transport.call(keyed)
-        if answer.status != 501 or idempotency_key is not None or not _refuses_keys(answer):
-            return answer
-        # 501 is "not committed", and no earlier attempt is in doubt, or it would have been raised.
-        self._uses_keys = False
-        return await self._transport.call(plain)
 
     # ---- who leads --------------------------------------------------------------------------
 
@@ -197,12 +191,3 @@ class Caller:
                 decode(of_leader, _ClusterBody)
                 return of_leader
         return answer
-
-
-def _refuses_keys(answer: Answer) -> bool:
-    problem = answer.problem()
-    return (
-        problem is not None
-        and problem.code == "not_implemented"
-        and "Idempotency-Key" in problem.detail
-    )
