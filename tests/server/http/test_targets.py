@@ -127,7 +127,7 @@ def test_in_a_query_plus_is_a_space() -> None:
         ("a=%FF", "bad_parameter", "'a'"),
         ("ttl=30s", "bad_parameter", "'ttl'"),
         ("revision=7", "bad_parameter", "'revision'"),
-        ("after=7&wait=3s", "not_implemented", "'after'"),
+        ("after=7&wait=3s", "bad_parameter", "'after'"),
     ],
 )
 def test_a_parameter_that_is_not_understood_is_named(query: str, code: str, named: str) -> None:

@@ -90,6 +90,7 @@ CALLS = (
     Call("DELETE", "/v1/kv?prefix=app/", WRITERS),
     Call("DELETE", "/v1/kv?prefix=app", "anybody boss"),
     Call("DELETE", "/v1/kv?all=true", "anybody boss"),
+    Call("GET", _KEY + "?after=100&wait=30s", READERS),
     Call("GET", "/v1/watch?prefix=app/", READERS),
     Call("GET", "/v1/watch?key=app/secret-key&prev=true", READERS),
     Call("GET", "/v1/watch?key=app/secret-key&from=100", READERS),

@@ -88,7 +88,6 @@ IDEMPOTENCY_FULL: Final = Kind(
 )
 INTERNAL: Final = Kind("internal", 500, "Internal error", outcome="unknown")
 QUOTA: Final = Kind("quota", 507, "Quota reached")
-NOT_IMPLEMENTED: Final = Kind("not_implemented", 501, "Not implemented in this version")
 NO_LEADER: Final = Kind("no_leader", 503, "No leader", True, retry_after_seconds=1)
 UNINITIALISED: Final = Kind("uninitialised", 503, "Not in a cluster", True, retry_after_seconds=1)
 STOPPING: Final = Kind("stopping", 503, "Node is stopping", True, retry_after_seconds=1)

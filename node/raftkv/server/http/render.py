@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from raftkv.kv.changes import LastChanged
 from raftkv.kv.outcomes import Deleted, Incremented, Item, Outcome, Returned, Written
 from raftkv.node.events import Consistency, ReadResult
 from raftkv.node.status import ClusterStatus, MemberStatus, Status
@@ -159,6 +160,23 @@ class Renderer:
             return Response(200, headers, item.value)
         return Response(200, headers, _ENCODER.encode(item_body(item)))
 
+    def change(self, asked: ReadKey, reading: Reading[LastChanged]) -> Response:
+        """As `read`; a 404 says in X-RaftKV-Mod-Revision when the key was removed."""
+        found = reading.found
+        result = ReadResult(found.item, found.revision)
+        response = self.read(asked, _with_found(reading, result))
+        if found.item is None and found.changed_at:
+            response.headers["X-RaftKV-Mod-Revision"] = str(found.changed_at)
+        return response
+
+    def unchanged(self, asked: ReadKey, reading: Reading[LastChanged]) -> Response:
+        """204, or 304 where a tag was given: nothing has happened in the time there was."""
+        if asked.if_none_match is not None:
+            return self.change(asked, reading)
+        headers = self._read_headers(reading, as_json=asked.as_json)
+        del headers["Content-Type"]
+        return Response(204, headers)
+
     def write(self, key: bytes, outcome: Outcome) -> Response:
         """What became of a write to ``key``."""
         prev: ItemBody | msgspec.UnsetType | None = msgspec.UNSET
@@ -282,6 +300,10 @@ class Renderer:
     def _failed_read(self, headers: dict[str, str], kind: Kind, detail: str) -> Response:
         headers["Content-Type"] = "application/problem+json"
         return Response(kind.status, headers, _problem_body(kind, detail))
+
+
+def _with_found(reading: Reading[Any], found: ReadResult) -> Reading[ReadResult]:
+    return Reading(found, reading.consistency, reading.is_stale, reading.age_seconds)
 
 
 def _problem_body(kind: Kind, detail: str, fields: Collection[tuple[str, int | str]] = ()) -> bytes:

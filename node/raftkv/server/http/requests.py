@@ -8,7 +8,7 @@ never ignored: unknown and repeated query parameters and unknown JSON fields wit
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Final, Protocol
@@ -39,6 +39,10 @@ from raftkv.server.http.reading import LINEARIZABLE, HowToRead, parse_read_query
 from raftkv.server.http.targets import parse_query
 
 #: Query parameters of a write to a key, by its method.
+#: How long a long poll waits.
+WAIT_SECONDS_DEFAULT: Final = 30.0
+WAIT_SECONDS_MAX: Final = 600.0
+
 WRITE_KEY_PARAMETERS: Final = {
     "PUT": ("lease", "prev", "redirect", "timeout", "ttl"),
     "DELETE": ("prev", "redirect", "timeout"),
@@ -88,6 +92,9 @@ class ReadKey:
     as_json: bool
     if_match: EntityTags | None  # None: the header is absent
     if_none_match: EntityTags | None
+    # Answer once the key has changed, at the latest then; None: answer now.
+    wait_seconds: float | None = None
+    after: int | None = None  # has changed since this revision; None: has another tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,18 +192,39 @@ def is_own_origin(origin: str, host: str | None) -> bool:
 
 def parse_read(key: bytes, query: str, headers: Headers) -> ReadKey:
     """GET and HEAD of a key."""
-    how, revision = LINEARIZABLE, 0
+    how = LINEARIZABLE
+    given: dict[str, str] = {}
     if query:
-        how, given = parse_read_query(query, ("revision",))
-        revision = take.revision(given.get("revision"))
-    return ReadKey(
+        how, given = parse_read_query(query, ("revision", "after", "wait"))
+    asked = ReadKey(
         key,
-        revision,
+        take.revision(given.get("revision")) if given else 0,
         how,
         wants_json(headers.getall(_ACCEPT, [])),
         parse_tags("If-Match", headers.getall(_IF_MATCH, [])),
         parse_tags("If-None-Match", headers.getall(_IF_NONE_MATCH, [])),
     )
+    return _long_poll(asked, given) if "after" in given or "wait" in given else asked
+
+
+def _long_poll(asked: ReadKey, given: Mapping[str, str]) -> ReadKey:
+    """``asked``, but to be answered when the key changes."""
+    after = None
+    if "after" in given:
+        after = take.number("after", given["after"], 0, 2**63 - 1, "2^63 - 1")
+    if (after is None) == (asked.if_none_match is None):
+        detail = "waiting for a change takes after=REVISION or the header If-None-Match"
+        raise Refused(BAD_PARAMETER, detail)
+    if asked.revision:
+        raise Refused(BAD_PARAMETER, "revision names the past, which does not change")
+    wait_seconds = WAIT_SECONDS_DEFAULT
+    if "wait" in given:
+        most_seconds = WAIT_SECONDS_MAX
+        wait_ms = take.duration_ms(
+            "wait", given["wait"], most_seconds=most_seconds, most_text="10 minutes"
+        )
+        wait_seconds = wait_ms / 1000
+    return replace(asked, wait_seconds=wait_seconds, after=after)
 
 
 def parse_write(method: str, key: bytes, query: str, headers: Headers) -> WriteKey:

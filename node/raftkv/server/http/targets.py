@@ -17,7 +17,6 @@ from raftkv.server.http.problems import (
     BAD_KEY,
     BAD_PARAMETER,
     MALFORMED,
-    NOT_IMPLEMENTED,
     Kind,
     Refused,
     quoted,
@@ -26,10 +25,6 @@ from raftkv.server.http.problems import (
 KEY_BYTES_MAX: Final = 511  # LMDB's limit for a key
 
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-
-# Query parameters of the API contract that this version does not serve. Leaving one out of what
-# is done would break a promise (a key that outlives its ttl), so each is refused by name.
-_UNSERVED_PARAMETERS: Final = frozenset({"after", "wait"})
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -83,9 +78,6 @@ def parse_query_bytes(query: str, known: Collection[str]) -> dict[str, bytes]:
         raw_name, _, raw_value = part.partition("=")
         name = _unescaped(raw_name).decode(errors="backslashreplace")
         if name not in known:
-            if name in _UNSERVED_PARAMETERS:
-                detail = f"this version does not implement the query parameter {name!r} here"
-                raise Refused(NOT_IMPLEMENTED, detail)
             raise Refused(BAD_PARAMETER, f"unknown query parameter {quoted(name)}")
         if name in parameters:
             raise Refused(BAD_PARAMETER, f"query parameter {name!r} is given more than once")

@@ -10,6 +10,7 @@ from raftkv.node.events import Failure, Get, ReadResult
 from raftkv.server.http import requests
 from raftkv.server.http.authorisation import ReadKey, WriteKey, WriteLease, authorise
 from raftkv.server.http.calls.access import authorise_fence, authorise_lease
+from raftkv.server.http.calls.polling import wait_for_change
 from raftkv.server.http.endpoint import Endpoint, Request
 from raftkv.server.http.guards import guarded, parse_guards
 from raftkv.server.http.reading import reading_of
@@ -23,6 +24,8 @@ async def read_key(at: Endpoint, request: Request, match: Match, query: str) -> 
     asked = requests.parse_read(key_of(match), query, request.headers)
     if request.identity is not None:
         authorise(request, ReadKey(asked.key))
+    if asked.wait_seconds is not None:
+        return await wait_for_change(at, request, asked, asked.wait_seconds)
     answer = await at.driver.read(Get(asked.key, asked.revision), *asked.how)
     if isinstance(answer, Failure):
         return at.failed(answer)
