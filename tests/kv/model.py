@@ -450,11 +450,13 @@ class Model:
             self.locks[command.name] = ModelLock(token, command.owner, command.ttl_ms)
             return LockHeld(self.revision, token, command.ttl_ms)
         if lock.owner == command.owner:
+            lock.ticket = 0
             return LockHeld(self.revision, lock.token, self._renew(lock.token))
         until_ms = self.log_time_ms + command.wait_ms
         waiting = [w for w in lock.waiters if w.until_ms > self.log_time_ms]
         for waiter in waiting:
             if waiter.owner == command.owner:
+                waiter.ticket = self._change()
                 waiter.until_ms = max(waiter.until_ms, until_ms)
                 return LockQueued(self.revision, waiter.ticket)
         if command.wait_ms == 0 or len(waiting) >= command.waiters_max:

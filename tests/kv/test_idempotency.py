@@ -129,11 +129,11 @@ def test_rule_22_a_place_in_a_queue_is_no_outcome_to_keep() -> None:
     store = Store(MemoryEngine())
     wanted = once(AcquireLock(b"l", b"b", 50, 500, 9))
     run(store, AcquireLock(b"l", b"a", 50, 0, 9))
-    assert run(store, wanted, wanted) == [LockQueued(2, 2), LockQueued(2, 2)]
-    assert run(store, ReleaseLock(b"l", 1), wanted) == [LockReleased(3), LockHeld(3, 3, 50)]
-    assert one(store, wanted) == Replayed(3, LockHeld(3, 3, 50))
+    assert run(store, wanted, wanted) == [LockQueued(2, 2), LockQueued(3, 3)]
+    assert run(store, ReleaseLock(b"l", 1), wanted) == [LockReleased(4), LockHeld(4, 4, 50)]
+    assert one(store, wanted) == Replayed(4, LockHeld(4, 4, 50))
     busy = once(AcquireLock(b"l", b"c", 50, 0, 9), b"second")
-    assert run(store, busy, busy) == [LockBusy(3, b"b"), Replayed(3, LockBusy(3, b"b"))]
+    assert run(store, busy, busy) == [LockBusy(4, b"b"), Replayed(4, LockBusy(4, b"b"))]
 
 
 def test_rule_21_a_record_ends_only_by_a_sweep_after_its_time() -> None:

@@ -71,7 +71,7 @@ def test_rule_20_a_later_holder_has_a_greater_token_and_one_owner_the_same() -> 
     assert (store.lock_count, store.lease_count) == (1, 1)
 
 
-def test_rule_20_a_place_in_the_queue_is_a_ticket_and_is_kept() -> None:
+def test_rule_20_a_place_in_the_queue_is_kept_and_its_ticket_is_the_newest() -> None:
     store = Store(MemoryEngine())
     outcomes, grants = apply(
         store,
@@ -85,21 +85,34 @@ def test_rule_20_a_place_in_the_queue_is_a_ticket_and_is_kept() -> None:
         LockHeld(1, 1, 100),
         LockQueued(2, 2),
         LockQueued(3, 3),
-        LockQueued(3, 2),
-        LockBusy(3, b"a"),
+        LockQueued(4, 4),
+        LockBusy(4, b"a"),
     ]
     assert grants == ()
     outcomes, grants = apply(store, ReleaseLock(LOCK, 1), Put(b"k", b""))
-    assert outcomes == [LockReleased(4), Written(5, 1)]
-    assert grants == (LockGrant(LOCK, 2, 4, 70),)
-    assert run(store, acquire(b"b")) == [LockHeld(5, 4, 70)]
+    assert outcomes == [LockReleased(5), Written(6, 1)]
+    assert grants == (LockGrant(LOCK, 4, 5, 70),)
+    assert run(store, acquire(b"b")) == [LockHeld(6, 5, 70)]
     # Now with the grant in an entry that grants to each in turn.
-    outcomes, grants = apply(store, ReleaseLock(LOCK, 4), ReleaseLock(LOCK, 6))
-    assert outcomes == [LockReleased(6), LockReleased(7)]
-    assert grants == (LockGrant(LOCK, 3, 6, 100),)
+    outcomes, grants = apply(store, ReleaseLock(LOCK, 5), ReleaseLock(LOCK, 7))
+    assert outcomes == [LockReleased(7), LockReleased(8)]
+    assert grants == (LockGrant(LOCK, 3, 7, 100),)
     assert (store.lock_count, store.lease_count) == (0, 0)
     with store.engine.read() as reader:
         assert not list(reader.scan(Table.LOCK, b"", None))
+
+
+def test_a_request_that_was_given_up_takes_nothing_from_a_retry_elsewhere() -> None:
+    store = Store(MemoryEngine())
+    run(store, acquire(b"a"), acquire(b"b", wait_ms=50), acquire(b"b", wait_ms=50))
+    # The first request of b leaves, while the second waits; and once the lock was granted.
+    assert run(store, LeaveLock(LOCK, 2, releases=True)) == [LockReleased(3)]
+    _, grants = apply(store, ReleaseLock(LOCK, 1))
+    assert grants == (LockGrant(LOCK, 3, 4, 100),)
+    assert run(store, acquire(b"b")) == [LockHeld(4, 4, 100)]
+    for ticket in (2, 3):
+        assert run(store, LeaveLock(LOCK, ticket, releases=True)) == [LockReleased(4)]
+    assert store.lock_count == 1
 
 
 def test_rule_21_who_waited_for_too_long_is_passed_over() -> None:

@@ -170,7 +170,8 @@ class RevokeLease(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=14
 class AcquireLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=15):
     """Take the lock ``name`` for ``owner``, or queue for it if ``wait_ms`` is not 0.
 
-    The same owner gets the lock, or its place in the queue, that it has already. Nobody waits
+    The same owner gets the lock, or its place in the queue, that it has already; the ticket for the
+    place is a new one each time, and only the newest is any good. Nobody waits
     for longer than ``wait_ms`` of log time; at most ``waiters_max`` do at once (`LockBusy`).
     """
 
@@ -196,7 +197,7 @@ class ReleaseLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17
 
 
 class LeaveLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
-    """The waiter with ``ticket`` waits no longer.
+    """The waiter with ``ticket`` waits no longer; nothing if its owner asked again since.
 
     If it got the lock meanwhile it keeps it (`LockHeld`), or gives it up if ``releases``.
     """

@@ -5,8 +5,11 @@ is the revision of the grant, so that a later holder always has a greater one, a
 the lock's lease: the lock is held as long as that lease exists. A command grants at most one lock,
 which makes the id new.
 
-A waiter has a ticket, the revision that queued it. When it gets the lock the slice says so
-(`LockGrant`), because the command that made it happen is somebody else's.
+A waiter has a ticket, the revision that queued it, or in which its owner asked again: an owner has
+one place, and the latest to ask in its name has the ticket. So a request that was given up, and
+leaves with its old ticket while another already asks elsewhere, takes nothing away. When a waiter
+gets the lock the slice says so (`LockGrant`), because the command that made it happen is somebody
+else's.
 
 A lock whose lease is over by log time, but not ended yet, is held: no other gets it, and its fenced
 writes are done. Log time may be a little behind when a lease is made, so that looking at it here
@@ -56,14 +59,19 @@ def acquire(slice_: Slice, command: AcquireLock) -> LockHeld | LockQueued | Lock
         token = _grant(slice_, command.name, Waiter(0, command.owner, command.ttl_ms, 0))
         return LockHeld(slice_.revision, token, command.ttl_ms)
     if lock.owner == command.owner:
+        if lock.ticket:
+            lock = replace(lock, ticket=0)
+            _set(slice_, command.name, lock)
         return _renew(slice_, lock)
     waiters = _alive(slice_, lock)
     until_ms = slice_.after(command.wait_ms)
     for place, waiter in enumerate(waiters):
         if waiter.owner == command.owner:
-            waiters[place] = replace(waiter, until_ms=max(waiter.until_ms, until_ms))
+            ticket = slice_.take_revision()
+            until_ms = max(waiter.until_ms, until_ms)
+            waiters[place] = replace(waiter, ticket=ticket, until_ms=until_ms)
             _set(slice_, command.name, replace(lock, waiters=tuple(waiters)))
-            return LockQueued(slice_.revision, waiter.ticket)
+            return LockQueued(slice_.revision, ticket)
     if command.wait_ms == 0 or len(waiters) >= command.waiters_max:
         return LockBusy(slice_.revision, lock.owner)
     ticket = slice_.take_revision()
