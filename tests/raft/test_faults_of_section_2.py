@@ -225,3 +225,27 @@ def test_faults_2_rule_8_a_leader_needs_a_quorum_of_the_configuration_in_force()
         cluster.tick(1)
         cluster.settle([1, 2])
     assert cluster.raft(1).role is not Role.LEADER
+
+
+def test_a_voter_without_any_data_carries_no_quorum() -> None:
+    """n2 answers, but the founder never reached it: it does not vote yet.
+
+    Had n3 been removed, and the leader stepped down with that entry alone, nobody could be elected.
+    """
+    cluster = Cluster()
+    cluster.add_founded(make_conf([1, 2, 3]), [1, 3])
+    cluster.add_empty([2])
+    cluster.isolate([2], [1, 3])
+    cluster.elect(1)
+    beat(cluster)
+    cluster.cut.clear()
+    cluster.tick(1, HEARTBEAT_TICKS)
+    cluster.take_ready(1)
+    cluster.settle([2, 3])
+    for answer in [m for m in cluster.in_flight if isinstance(m, HeartbeatResp)]:
+        cluster.deliver(answer)
+    assert cluster.raft(1).progress[2].is_heard(ELECTION_TICKS)
+    assert refused(cluster, 1, RemoveMember(3)) is RefusalReason.WOULD_LOSE_QUORUM
+    cluster.settle()
+    beat(cluster)
+    cluster.raft(1).propose_config(RemoveMember(3))

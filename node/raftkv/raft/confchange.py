@@ -165,7 +165,8 @@ class Outlook:
     """What the leader knows of its members at this moment."""
 
     leader: NodeId
-    healthy: frozenset[NodeId]  # heard of within an election timeout; the leader itself, too
+    # Heard of within an election timeout, and holding some of this log; the leader itself, too.
+    healthy: frozenset[NodeId]
     silent: frozenset[NodeId]  # not heard of for an election timeout of this leader
     caught_up: frozenset[NodeId]  # healthy, and short of the log's end by little
 
@@ -269,7 +270,7 @@ def _check_quorum(halves: tuple[tuple[NodeId, ...], ...], outlook: Outlook) -> N
     if not Quorum(halves).is_reached(lambda voter: voter in outlook.healthy):
         silent = sorted({v for half in halves for v in half if v not in outlook.healthy})
         detail = (
-            "afterwards the voters that answer would be no majority; silent: "
+            "afterwards the voters that answer would be no majority; silent or without data: "
             f"{', '.join(f'{voter:016x}' for voter in silent)}"
         )
         raise _refused(RefusalReason.WOULD_LOSE_QUORUM, detail)

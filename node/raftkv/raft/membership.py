@@ -94,7 +94,11 @@ def outlook(raft: "Raft", leader: Leader) -> Outlook:
     ticks_max = raft.config.election_ticks
     match_min = raft.log.last_index - raft.config.promote_lag_entries_max
     members = [(peer, leader.progress[peer]) for peer in leader.peers]
-    healthy = frozenset(peer for peer, progress in members if progress.is_heard(ticks_max))
+    # A peer that answers and is not known to hold anything may be a founding member that the
+    # founder never reached: it does not vote yet, and no quorum may rest on it.
+    healthy = frozenset(
+        peer for peer, progress in members if progress.is_heard(ticks_max) and progress.match
+    )
     silent = frozenset(peer for peer, progress in members if progress.silent_ticks >= ticks_max)
     caught_up = frozenset(
         peer
