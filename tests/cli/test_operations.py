@@ -1,6 +1,8 @@
 """`members`, `transfer`, `backup`, `snapshot`, `compact`, `bench`, `completion` and `--help`."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,33 +134,44 @@ def test_completion(shell: str) -> None:
     assert "_RAFTKV_COMPLETE" in raftkv("completion", shell).stdout
 
 
-def commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    yield path
+def commands(
+    command: click.Command = main, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command with the words that call it."""
+    yield path, command
     if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
             yield from commands(inner, (*path, name))
 
 
-@pytest.mark.parametrize("path", list(commands(main, ())), ids=" ".join)
-def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("path", "command"), list(commands()), ids=[" ".join(path) for path, _ in commands()]
+)
+def test_every_command_explains_itself(path: tuple[str, ...], command: click.Command) -> None:
     for flag in ("--help", "-h"):
         shown = raftkv(*path, flag)
         assert shown.exit_code == 0
         assert shown.stdout.startswith(f"Usage: {' '.join(('main', *path))}")
-    command: click.Command = main
-    for name in path:
-        assert isinstance(command, click.Group)
-        command = command.commands[name]
     assert command.help
     for parameter in command.params:
         assert isinstance(parameter, click.Argument) or parameter.help, parameter.name
 
 
 def test_json_is_offered_by_every_client_command() -> None:
-    for path in commands(main, ()):
-        command: click.Command = main
-        for name in path:
-            assert isinstance(command, click.Group)
-            command = command.commands[name]
+    for _, command in commands():
         names = {parameter.name for parameter in command.params}
         assert ("endpoints" in names) <= ("form" in names)
+
+
+def test_a_client_command_does_not_wait_for_the_imports_of_a_node() -> None:
+    script = "import sys, raftkv.cli.main as m; m.main(['get', '--help'], standalone_mode=False)"
+    script += "; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    modules = done.stderr.split()
+    assert "raftkv.client.client" in modules
+    assert not [name for name in modules if name.startswith(("raftkv.server", "raftkv.raft"))]

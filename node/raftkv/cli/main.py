@@ -4,31 +4,10 @@ Exit codes, for scripts: 0 ok, 1 error, 2 wrong usage, 3 not found, 4 condition 
 """
 
 import sys
+from importlib import import_module
 from typing import Final
 
 import click
-
-from raftkv.cli.bench import bench_command
-from raftkv.cli.completion import completion_command
-from raftkv.cli.keys import (
-    append_command,
-    del_command,
-    get_command,
-    incr_command,
-    put_command,
-)
-from raftkv.cli.leases import lease_group
-from raftkv.cli.local import local_command
-from raftkv.cli.locks import lock_group
-from raftkv.cli.ls import ls_command
-from raftkv.cli.maintenance import backup_command, compact_command, snapshot_command
-from raftkv.cli.members import members_group, transfer_command
-from raftkv.cli.node_command import node_command
-from raftkv.cli.restore import restore_command
-from raftkv.cli.status_command import status_command
-from raftkv.cli.txn import txn_command
-from raftkv.cli.wal import wal_group
-from raftkv.cli.watch import watch_command
 
 if sys.version_info >= (3, 12):
     from typing import override
@@ -51,34 +30,77 @@ RAFTKV_ENDPOINTS names others.
 """
 
 
-# In the order of --help; a command that is not named here comes last.
+# In the order of --help: where each command is. A module is imported when its command is used,
+# because nodes and clients have little in common and every `raftkv get` would wait for all.
 _SECTIONS: Final = {
-    "Start": ("local", "node", "demo"),
-    "Keys": ("put", "get", "del", "append", "incr", "ls", "watch", "txn"),
-    "Coordination": ("lease", "lock"),
-    "Cluster": ("status", "members", "transfer"),
-    "Data": ("backup", "restore", "snapshot", "compact", "wal"),
+    "Start": {
+        "local": "local:local_command",
+        "node": "node_command:node_command",
+    },
+    "Keys": {
+        "put": "keys:put_command",
+        "get": "keys:get_command",
+        "del": "keys:del_command",
+        "append": "keys:append_command",
+        "incr": "keys:incr_command",
+        "ls": "ls:ls_command",
+        "watch": "watch:watch_command",
+        "txn": "txn:txn_command",
+    },
+    "Coordination": {
+        "lease": "leases:lease_group",
+        "lock": "locks:lock_group",
+    },
+    "Cluster": {
+        "status": "status_command:status_command",
+        "members": "members:members_group",
+        "transfer": "members:transfer_command",
+    },
+    "Data": {
+        "backup": "maintenance:backup_command",
+        "restore": "restore:restore_command",
+        "snapshot": "maintenance:snapshot_command",
+        "compact": "maintenance:compact_command",
+        "wal": "wal:wal_group",
+    },
+    "More": {
+        "bench": "bench:bench_command",
+        "completion": "completion:completion_command",
+    },
 }
+_PLACES: Final = {name: place for names in _SECTIONS.values() for name, place in names.items()}
 
 
 class Sections(click.Group):
-    """Lists its commands by what they are for."""
+    """Lists its commands by what they are for, and imports those that are used."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Called by click."""
+        return list(_PLACES)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Called by click."""
+        if cmd_name not in _PLACES:
+            return None
+        module, _, attribute = _PLACES[cmd_name].partition(":")
+        command = getattr(import_module(f"raftkv.cli.{module}"), attribute)
+        assert isinstance(command, click.Command)
+        return command
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Called by click."""
-        named = {name for names in _SECTIONS.values() for name in names}
-        others = tuple(name for name in sorted(self.commands) if name not in named)
-        width = max(len(name) for name in self.commands)
-        for title, names in (_SECTIONS | {"More": others}).items():
-            rows = [
-                (name.ljust(width), self.commands[name].get_short_help_str(limit=200))
-                for name in names
-                if name in self.commands and not self.commands[name].hidden
-            ]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+        width = max(map(len, _PLACES))
+        for title, names in _SECTIONS.items():
+            rows = []
+            for name in names:
+                command = self.get_command(ctx, name)
+                assert command is not None
+                rows.append((name.ljust(width), command.get_short_help_str(limit=200)))
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 @click.group(
@@ -89,30 +111,3 @@ class Sections(click.Group):
 @click.version_option(package_name="raftkv", prog_name="raftkv")
 def main() -> None:
     """Called by `raftkv.__main__`."""
-
-
-for _command in (
-    local_command,
-    node_command,
-    put_command,
-    get_command,
-    del_command,
-    append_command,
-    incr_command,
-    ls_command,
-    watch_command,
-    txn_command,
-    lease_group,
-    lock_group,
-    status_command,
-    members_group,
-    transfer_command,
-    backup_command,
-    restore_command,
-    snapshot_command,
-    compact_command,
-    bench_command,
-    completion_command,
-    wal_group,
-):
-    main.add_command(_command)

@@ -79,8 +79,10 @@ def _client_options() -> str:
 def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
     yield path, command
     if isinstance(command, click.Group):
-        for name, inner in sorted(command.commands.items()):
-            if not inner.hidden:
+        context = click.Context(command)
+        for name in sorted(command.list_commands(context)):
+            inner = command.get_command(context, name)
+            if inner is not None and not inner.hidden:
                 yield from _commands(inner, f"{path} {name}")
 
 

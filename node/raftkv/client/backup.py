@@ -10,7 +10,6 @@ from raftkv.client.calls import Caller
 from raftkv.client.errors import DamagedBackupError
 from raftkv.client.streams import BrokenStreamError, Streams
 from raftkv.client.transport import InterruptedRequestError, Request
-from raftkv.storage.snapshots import Checksum
 
 # A node makes the file first, which takes its time when there is much to write.
 _SILENCE_SECONDS: Final = 120.0
@@ -32,6 +31,9 @@ class Backup:
         Raises:
             DamagedBackupError: at the end, if it is not what the node sent; throw it away.
         """
+        # Brings half a node along, which every other call would wait for.
+        from raftkv.storage.snapshots import Checksum  # noqa: PLC0415
+
         checksum = Checksum()
         try:
             async for chunk in self._response.content.iter_any():
