@@ -10,11 +10,14 @@ from typing import Final
 import click
 from rich.console import Console
 
-from benchmarks import wrk
+from benchmarks import large_store, wrk
+from benchmarks.fan_out import fan_out
+from benchmarks.large_store import Fact
 from benchmarks.machine import inspect_machine
-from benchmarks.report import markdown, summarise, table
+from benchmarks.report import facts_table, markdown, summarise, table
 from benchmarks.runs import Plan, run_all
-from benchmarks.systems import Etcd, RaftKV, System
+from benchmarks.systems import NODES, Etcd, RaftKV, System
+from tests.process.cluster import Cluster
 
 _ROOT: Final = Path(__file__).parent.parent
 _PAGE: Final = _ROOT / "docs" / "benchmarks.md"
@@ -38,6 +41,20 @@ _ETCD_HINT: Final = (
     default=_ROOT / ".bench",
     help="Where all nodes keep their data: a real disk.  [default: .bench]",
 )
+@click.option(
+    "--store-keys",
+    type=click.IntRange(0),
+    default=1_000_000,
+    show_default=True,
+    help="Of the large store; 0: leave it out.",
+)
+@click.option(
+    "--watchers",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    help="That are told 100 writes a second for a minute; 0: leave them out.",
+)
 @click.option("--write/--no-write", default=True, help="Write docs/benchmarks.md.")
 def main(  # noqa: PLR0917 click passes them by name
     rounds: int,
@@ -45,6 +62,8 @@ def main(  # noqa: PLR0917 click passes them by name
     warmup_seconds: float,
     connections: int,
     directory: Path,
+    store_keys: int,
+    watchers: int,
     write: bool,
 ) -> None:
     """Measure RaftKV beside etcd on this machine."""
@@ -66,13 +85,34 @@ def main(  # noqa: PLR0917 click passes them by name
     plan = Plan(rounds, seconds, warmup_seconds, connections)
     with TemporaryDirectory(dir=directory) as scratch:
         runs = asyncio.run(run_all(systems, Path(scratch), plan, console.print))
+        facts = asyncio.run(_measure_facts(Path(scratch), store_keys, watchers, console.print))
     rows = summarise(runs, RaftKV.name)
     console.print(table(rows))
+    console.print(facts_table(facts))
     if write:
-        _PAGE.write_text(markdown(rows, runs, machine, plan, names))
+        _PAGE.write_text(markdown(rows, runs, facts, machine, plan, names))
         console.print(f"written: {_PAGE.relative_to(_ROOT)}")
     if any(run.faults for run in runs):
         sys.exit("some runs broke an invariant: their numbers are void")
+
+
+async def _measure_facts(
+    directory: Path, store_keys: int, watchers: int, tell: Callable[[str], None]
+) -> list[Fact]:
+    facts = []
+    if store_keys:
+        with TemporaryDirectory(dir=directory) as scratch:
+            async for fact in large_store.measure(Path(scratch), store_keys):
+                tell(f"{fact.what}: {fact.value}  ({fact.note})")
+                facts.append(fact)
+    if watchers:
+        with TemporaryDirectory(dir=directory) as scratch:
+            async with Cluster(Path(scratch), NODES) as cluster:
+                leader = await cluster.wait_leader()
+                result = await fan_out(leader, watchers=watchers, rate=100.0, seconds=60.0)
+        tell(result.describe())
+        facts += result.facts()
+    return facts
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import click
 import msgspec
 import psutil
 
+from benchmarks.large_store import Fact
 from benchmarks.watchers import BUCKET_SECONDS, END_SECONDS_MAX, Tally
 from tests.process.cluster import Cluster, NodeProcess
 
@@ -51,6 +52,24 @@ class FanOut(msgspec.Struct):
             f" CPU: node {self.node_cpu_share:.2f}, watchers {self.client_cpu_share:.2f};"
             f" {self.memory_bytes_each} bytes of memory a watcher"
         )
+
+    def facts(self) -> list[Fact]:
+        """What goes into the table."""
+        tally = self.tally
+        return [
+            Fact(
+                f"{tally.watchers:,} watchers on one node",
+                f"{tally.received:,} events",
+                f"{tally.lost} lost, {tally.doubled} doubled, {tally.broken} streams broken",
+            ),
+            Fact(
+                "from a write to its event, p99",
+                f"{1000 * tally.percentile_seconds(0.99):.0f} ms",
+                f"p50 {1000 * tally.percentile_seconds(0.5):.0f} ms; "
+                f"node {self.node_cpu_share:.2f} and watchers {self.client_cpu_share:.2f} cores",
+            ),
+            Fact("memory of a watcher", f"{self.memory_bytes_each / 1000:.0f} kB", "resident"),
+        ]
 
 
 async def fan_out(

@@ -26,7 +26,7 @@ def test_ratio_is_our_median_over_theirs() -> None:
 
 def test_page_voids_the_numbers_of_a_run_that_broke_an_invariant() -> None:
     runs = [run("RaftKV", 10, "the leader changed")]
-    page = markdown(summarise(runs, "RaftKV"), runs, MACHINE, PLAN, ["RaftKV 1"])
+    page = markdown(summarise(runs, "RaftKV"), runs, [], MACHINE, PLAN, ["RaftKV 1"])
     assert "**Some runs broke an invariant; their numbers are void:**" in page
     assert "- PUT, RaftKV: the leader changed" in page
     assert "Every run kept its leader" not in page
