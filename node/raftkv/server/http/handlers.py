@@ -59,6 +59,7 @@ CALLS: Final[dict[str, Call]] = {
     "compact": maintenance.compact,
     "drain": maintenance.drain,
     "backup": backup.backup,
+    "describe": probes.describe,
     "livez": probes.livez,
     "readyz": probes.readyz,
     "scrape": probes.scrape,

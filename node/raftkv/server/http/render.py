@@ -60,7 +60,9 @@ class ItemBody(msgspec.Struct):
     lease: str
 
 
-class _WrittenBody(msgspec.Struct, omit_defaults=True):
+class WrittenBody(msgspec.Struct, omit_defaults=True):
+    """A key was stored."""
+
     key: str
     key_encoding: str
     revision: int
@@ -70,13 +72,17 @@ class _WrittenBody(msgspec.Struct, omit_defaults=True):
     value_encoding: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class _DeletedBody(msgspec.Struct, omit_defaults=True):
+class DeletedBody(msgspec.Struct, omit_defaults=True):
+    """So many keys were removed."""
+
     deleted: int
     revision: int
     prev: ItemBody | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class _ProblemBody(msgspec.Struct):
+class ProblemBody(msgspec.Struct):
+    """What every problem says; some say more (`Problem.fields`)."""
+
     type: str
     title: str
     status: int
@@ -188,7 +194,7 @@ class Renderer:
                 headers = self._json.copy()
                 headers["ETag"] = f'"{outcome.revision}"'
                 headers[REVISION] = str(outcome.revision)
-                body = _WrittenBody(*text_of(key), outcome.revision, outcome.version, prev)
+                body = WrittenBody(*text_of(key), outcome.revision, outcome.version, prev)
                 status = 201 if outcome.created else 200
                 return Response(status, headers, _ENCODER.encode(body))
             case Incremented():
@@ -196,7 +202,7 @@ class Renderer:
                 headers["ETag"] = f'"{outcome.revision}"'
                 headers[REVISION] = str(outcome.revision)
                 value = str(outcome.value)
-                body = _WrittenBody(
+                body = WrittenBody(
                     *text_of(key), outcome.revision, outcome.version, prev, value, "utf-8"
                 )
                 status = 201 if outcome.version == 1 else 200
@@ -204,7 +210,7 @@ class Renderer:
             case Deleted():
                 headers = self._json.copy()
                 headers[REVISION] = str(outcome.revision)
-                deleted = _DeletedBody(outcome.count, outcome.revision, prev)
+                deleted = DeletedBody(outcome.count, outcome.revision, prev)
                 return Response(200, headers, _ENCODER.encode(deleted))
             case _:
                 return self.refusal(outcome)
@@ -281,6 +287,10 @@ class Renderer:
             headers[REVISION] = str(revision)
         return Response(200, headers, _ENCODER.encode(value))
 
+    def document(self, body: bytes) -> Response:
+        """200 with JSON that is encoded already."""
+        return Response(200, self._json.copy(), body)
+
     def text(self, status: int, body: str) -> Response:
         """Lines for a probe or a person."""
         return Response(status, self._text.copy(), body.encode())
@@ -307,7 +317,7 @@ def _with_found(reading: Reading[Any], found: ReadResult) -> Reading[ReadResult]
 
 
 def _problem_body(kind: Kind, detail: str, fields: Collection[tuple[str, int | str]] = ()) -> bytes:
-    body = _ProblemBody(
+    body = ProblemBody(
         f"urn:raftkv:problem:{kind.code}",
         kind.title,
         kind.status,

@@ -38,11 +38,13 @@ from raftkv.server.http.problems import (
 from raftkv.server.http.reading import LINEARIZABLE, HowToRead, parse_read_query
 from raftkv.server.http.targets import parse_query
 
-#: Query parameters of a write to a key, by its method.
-#: How long a long poll waits.
+# How long a long poll waits.
 WAIT_SECONDS_DEFAULT: Final = 30.0
 WAIT_SECONDS_MAX: Final = 600.0
 
+#: Query parameters of a read of a key, beside those of every read.
+READ_KEY_PARAMETERS: Final = ("revision", "after", "wait")
+#: Query parameters of a write to a key, by its method.
 WRITE_KEY_PARAMETERS: Final = {
     "PUT": ("lease", "prev", "redirect", "timeout", "ttl"),
     "DELETE": ("prev", "redirect", "timeout"),
@@ -195,7 +197,7 @@ def parse_read(key: bytes, query: str, headers: Headers) -> ReadKey:
     how = LINEARIZABLE
     given: dict[str, str] = {}
     if query:
-        how, given = parse_read_query(query, ("revision", "after", "wait"))
+        how, given = parse_read_query(query, READ_KEY_PARAMETERS)
     asked = ReadKey(
         key,
         take.revision(given.get("revision")) if given else 0,

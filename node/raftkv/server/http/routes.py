@@ -89,6 +89,14 @@ ROUTES: Final = (
     Route("POST", "/v1/maintenance/drain", _ADMIN, "drain", "start the drain of this node"),
     Route("DELETE", "/v1/maintenance/drain", _ADMIN, "drain", "undo the drain of this node"),
     Route("GET", "/v1/backup", _CLIENT | _ADMIN, "backup", "the whole store at one revision"),
+    Route(
+        "GET",
+        "/openapi.json",
+        _CLIENT | _ADMIN,
+        "describe",
+        "this API, as an OpenAPI document",
+        needs_token=False,
+    ),
     Route("GET", "/livez", _ANY, "livez", "fails when the process is stuck", needs_token=False),
     Route(
         "GET",

@@ -18,7 +18,8 @@ from raftkv.server.http.targets import KEY_BYTES_MAX, parse_query_bytes, query_t
 from raftkv.server.watches import Wanted
 
 _LAST_EVENT_ID: Final = istr("Last-Event-ID")
-_NAMES: Final = ("prefix", "key", "from", "prev", "timeout")
+#: Query parameters of a watch.
+WATCH_PARAMETERS: Final = ("prefix", "key", "from", "prev", "timeout")
 _BYTES: Final = frozenset({"prefix", "key"})  # of any value
 _EVENT_ID: Final = re.compile(r"([0-9a-f]{16}):([0-9]{1,19})")
 _REVISION_MAX: Final = 2**63 - 1
@@ -47,7 +48,7 @@ class Watch:
 
 def parse_watch(query: str, headers: Headers) -> Watch:
     """GET /v1/watch. What Last-Event-ID says is newer than what ``from`` said once."""
-    given = parse_query_bytes(query, _NAMES)
+    given = parse_query_bytes(query, WATCH_PARAMETERS)
     text = {name: query_text(name, value) for name, value in given.items() if name not in _BYTES}
     with_previous = take.flag("prev", text.get("prev"))
     wanted = Wanted(*_keys(given), with_previous)

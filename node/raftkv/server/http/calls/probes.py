@@ -1,4 +1,4 @@
-"""Probes and metrics: `/livez`, `/readyz`, `/metrics`."""
+"""What is asked of any server: `/livez`, `/readyz`, `/metrics`, `/openapi.json`."""
 
 from typing import Final
 
@@ -8,6 +8,7 @@ from raftkv.node.status import State, Status
 from raftkv.server.http import requests
 from raftkv.server.http.authorisation import AnyRole, authorise
 from raftkv.server.http.endpoint import Endpoint, Request
+from raftkv.server.http.openapi import document
 from raftkv.server.http.render import Response
 from raftkv.server.http.routes import Match
 from raftkv.server.http.targets import parse_query
@@ -43,6 +44,12 @@ async def scrape(at: Endpoint, request: Request, _match: Match, query: str) -> R
     parse_query(query, ())
     body = at.metrics.render(at.driver.status(), at.driver.cluster())
     return at.renderer.metrics(CONTENT_TYPE_LATEST, body)
+
+
+async def describe(at: Endpoint, _request: Request, _match: Match, query: str) -> Response:
+    """`GET /openapi.json`."""
+    parse_query(query, ())
+    return at.renderer.document(document())
 
 
 def readiness(status: Status) -> tuple[tuple[str, bool], ...]:
