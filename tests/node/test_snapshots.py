@@ -13,8 +13,9 @@ from raftkv.node.events import (
     SnapshotTaken,
     WriteRequest,
 )
-from raftkv.node.snapshots import Snapshots
+from raftkv.node.snapshots import REFUSED_SECONDS, Snapshots
 from raftkv.storage.layout import SNAPSHOTS, WAL
+from raftkv.storage.snapshots import HEADER_BYTES
 from tests.simulation.cluster import Climate, Machine
 from tests.simulation.network import Weather
 from tests.simulation.scenarios import Script
@@ -178,3 +179,40 @@ def test_a_snapshot_that_does_not_fit_is_refused_and_the_node_goes_on() -> None:
     assert "does not fit" in answer.detail
     machine.disk.capacity_bytes = None
     put(script, machine, 10, [])
+
+
+def test_row_29_a_damaged_snapshot_of_the_leader_is_made_anew() -> None:
+    script = Script(8, 3, NEVER)
+    machines = script.cluster.machines
+    leader = script.elected(machines)
+    follower = next(m for m in machines if m is not leader)
+    script.only_links([m for m in machines if m is not follower], [follower])
+    put(script, leader, 60, [])
+    answers: list[Answer] = []
+    script.cluster.request(leader, SnapshotRequest, answers.append)
+    script.until(lambda: bool(answers), "the snapshot")
+    (path,) = files_in(leader, SNAPSHOTS)
+    leader.disk.flip_bit(path, HEADER_BYTES + 1000)
+    script.only_links(machines)
+    script.until(lambda: snapshots_of(leader).made_count == 2, "another snapshot")
+    script.until(lambda: converged(script, machines), "all to be alike")
+
+
+def test_a_follower_without_room_is_not_asked_all_the_time() -> None:
+    script = Script(9, 3, NEVER)
+    machines = script.cluster.machines
+    leader = script.elected(machines)
+    follower = next(m for m in machines if m is not leader)
+    script.only_links([m for m in machines if m is not follower], [follower])
+    put(script, leader, 60, [])
+    disk = follower.disk
+    disk.capacity_bytes = sum(len(disk.read(path)) for path in disk.paths()) + 300_000
+    script.only_links(machines)
+    script.until(lambda: bool(snapshots_of(leader).sending), "an offer")
+    first = next(iter(snapshots_of(leader).sending.values()))
+    script.until(lambda: first.is_ended, "a refusal")
+    began = script.world.now
+    script.until(lambda: bool(snapshots_of(leader).sending), "the next offer")
+    assert script.world.now - began >= REFUSED_SECONDS
+    disk.capacity_bytes = None
+    script.until(lambda: converged(script, machines), "all to be alike")

@@ -54,12 +54,15 @@ from raftkv.storage.snapshots import (
     open_snapshot,
     read_chunk,
     remove_older_than,
+    verify_snapshot,
     write_snapshot,
 )
 from raftkv.storage.wal import Wal
 
 # After a snapshot could not be made for want of room: not with every tick again.
 RETRY_SECONDS: Final = 30.0
+# Before a follower that refused a snapshot is offered one again.
+REFUSED_SECONDS: Final = 5.0
 # So much longer may the log in memory be while a snapshot is on its way to a follower.
 IN_TRANSFER_FACTOR: Final = 4
 BACKUP_PIECE_BYTES_MAX: Final = 1 << 20
@@ -123,6 +126,9 @@ class Snapshots:
         self.sending: dict[NodeId, Outgoing] = {}
         self._incoming: Incoming | None = None
         self._next_offer: tuple[NodeId, SnapshotOffer] | None = None  # when `_incoming` is gone
+        # When to offer again to those that refused.
+        self._retry_at: dict[NodeId, float] = {}
+        self._is_verifying = False
         # Received, verified and durable, by their last entries; the core may take them.
         self._received: dict[EntryId, SnapshotInfo] = {}
         # (index, bytes of the log up to it), one mark for each slice that was applied.
@@ -135,14 +141,19 @@ class Snapshots:
 
     def tick(self, core: Core) -> None:
         """Make a snapshot if the log has grown enough, and end transfers that hang."""
+        now = self._clock()
         grown_bytes = core.wal.bytes_since_snapshot
         if grown_bytes > self._settings.snapshot_bytes_min and (
             grown_bytes > core.store.engine.size_bytes()
         ):
             self._make(core)
         for transfer in list(self.sending.values()):
-            if core.raft.role is not Role.LEADER or not transfer.tick(self._clock()):
+            if core.raft.role is not Role.LEADER or not transfer.tick(now):
                 self._end_outgoing(core, transfer)
+        for peer, retry_at in list(self._retry_at.items()):
+            if core.raft.role is not Role.LEADER or now >= retry_at:
+                del self._retry_at[peer]
+                core.raft.snapshot_failed(peer)
         if core.raft.role is not Role.LEADER:
             self._wanted.clear()
         self._close_idle_backups()
@@ -297,7 +308,11 @@ class Snapshots:
         if transfer is None or transfer.offer.transfer != ack.transfer:
             return
         if ack.received_bytes is None:
-            self._end_outgoing(core, transfer)
+            # No room there, or what it got was damaged: here, or on the way.
+            del self.sending[sender]
+            transfer.end()
+            self._retry_at[sender] = self._clock() + REFUSED_SECONDS
+            self._verify(transfer.offer.info)
             return
         transfer.acknowledged(ack.received_bytes, self._clock())
         if transfer.is_complete:
@@ -310,6 +325,23 @@ class Snapshots:
         transfer = self.sending.get(peer)
         if transfer is not None:
             self._end_outgoing(core, transfer)
+
+    def _verify(self, info: SnapshotInfo) -> None:
+        """A follower refused it: let it not be for what happened to the file on this disk."""
+        if self._is_verifying or info is not self.newest:
+            return
+        self._is_verifying = True
+
+        def verified(_: SnapshotInfo) -> None:
+            self._is_verifying = False
+
+        def refused(refusal: Refusal) -> None:
+            self._is_verifying = False
+            self.last_refusal = str(refusal)
+            if self.newest is info:
+                self.newest = None  # the next that is wanted is made anew
+
+        self._disk.start(verify_snapshot(info.name), verified, lane=Lane.BULK, refused=refused)
 
     def _end_outgoing(self, core: Core, transfer: Outgoing) -> None:
         if self.sending.get(transfer.peer) is transfer:
