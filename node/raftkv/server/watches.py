@@ -15,14 +15,16 @@ Nothing is buffered without bound: a stream that has left too much unread is cut
 goes on behind the last id that it read.
 
 Telling many streams takes long, and the node has other work: it is done in slices, and then the
-feed rests as long as that took. So it never takes more than half of the loop, what comes meanwhile
-is told together, and while few watch nothing is delayed. Source: reference/performance.md.
+feed rests for as much time as the loop worked meanwhile. So it never takes more than half of the
+loop, what comes meanwhile is told together, and while few watch nothing is delayed. Source:
+reference/performance.md.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from time import thread_time
 from typing import Final, NamedTuple, Protocol
 
 from raftkv.kv.changes import Change, Changes, ChangesAfter
@@ -319,19 +321,19 @@ class Watches:
             assert isinstance(found, Changes)
             if found.revision < found.store_revision:
                 self._woken.set()
-            began_at = self._loop.time()
+            began_at, worked_seconds = self._loop.time(), thread_time()
             # From here on who is at the new position may join, and is not told this.
             self._position = found.revision
             await self._tell(found.changes, after)
-            now = self._loop.time()
+            worked_seconds = thread_time() - worked_seconds
             if self._behind_since is not None:
-                self._metrics.watch_lag_seconds.observe(now - self._behind_since)
+                self._metrics.watch_lag_seconds.observe(self._loop.time() - self._behind_since)
                 is_behind = self._target > self._position
                 self._behind_since = began_at if is_behind else None
         finally:
             self._is_telling = False
-        if now - began_at >= _REST_SECONDS_MIN:
-            await asyncio.sleep(now - began_at)
+        if worked_seconds >= _REST_SECONDS_MIN:
+            await asyncio.sleep(worked_seconds)
 
     async def _failed(self, failure: Failure) -> None:
         assert self._encoder is not None or not self._streams
