@@ -102,6 +102,7 @@ async def test_everything_else_against_three_nodes(tmp_path: Path) -> None:
         await transactions(client)
         await leases_and_locks(client)
         await history(client)
+        await long_poll(client)
         leader = await cluster.wait_leader()
         led = await client.transfer_leader()
         assert led["leader_name"] != leader.name
@@ -162,6 +163,19 @@ async def history(client: Client) -> None:
     with pytest.raises(CompactedError):
         await client.watch(prefix=b"", from_revision=1).__aenter__()
     assert (await client.snapshot())["revision"] == client.revision
+
+
+async def long_poll(client: Client) -> None:
+    written = await client.put(b"polled", b"1")
+    changed = await client.wait_for_change(b"polled", after=written.revision - 1)
+    assert changed is not None
+    assert changed.item is not None
+    assert await client.wait_for_change(b"polled", after=written.revision, wait_seconds=0.2) is None
+    waiting = asyncio.create_task(client.wait_for_change(b"polled", after=written.revision))
+    deleted = await client.delete(b"polled")
+    gone = await waiting
+    assert gone is not None
+    assert (gone.item, gone.revision) == (None, deleted.revision)
 
 
 async def test_the_command_line_against_three_nodes(tmp_path: Path) -> None:
