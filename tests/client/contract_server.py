@@ -7,6 +7,7 @@ a lock end by itself. Values are kept in memory; there is one history for watche
 import asyncio
 import hashlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -79,6 +80,7 @@ class ContractServer:
         self.member_id = "00000000000000a1"
         self.backup = backup_of(b"backup " * 1000)
         self.port = 0
+        self.scheme = "http"
 
     # ---- one request ------------------------------------------------------------------------
 
@@ -437,17 +439,18 @@ class ContractServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 @asynccontextmanager
-async def contract_server() -> AsyncIterator[ContractServer]:
+async def contract_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[ContractServer]:
     served = ContractServer()
     runner = web.ServerRunner(web.Server(served.handle), shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     served.port = site.port
+    served.scheme = "http" if tls is None else "https"
     try:
         yield served
     finally:
