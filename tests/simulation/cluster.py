@@ -179,13 +179,14 @@ class Cluster:
         machine: Machine,
         make: Callable[[RequestId], Event],
         answered: Callable[[Answer], None],
-    ) -> None:
-        """Give a client's request to the machine's process, which must be running."""
+    ) -> RequestId:
+        """Give a client's request to the machine's process, which must be running; its id."""
         process = machine.process
         assert process is not None
         self._request_id += 1
         process.requests[self._request_id] = answered
         self.deliver(machine, process, make(self._request_id))
+        return self._request_id
 
     def _make_turn_due(self, machine: Machine, process: Process) -> None:
         if not process.is_turn_due and not process.is_paused:

@@ -47,7 +47,7 @@ from raftkv.kv.outcomes import (
 )
 from raftkv.kv.records import decode_current, decode_lock, encode_number
 from raftkv.kv.store import Store
-from raftkv.node.events import Answer, Failure, WriteRequest
+from raftkv.node.events import Answer, CancelRequest, Failure, LockRequest, RequestId, WriteRequest
 from tests.simulation.cluster import Cluster, Machine, Process
 
 LOCKS = (b"lock/1", b"lock/2")
@@ -268,12 +268,12 @@ class _Walk:
         self._cluster, self._world = sessions.cluster, sessions.world
         self._errand = errand
         self._is_over = is_over
-        self._command = b""
+        self._command: ClientCommand | None = None
         self._try = 0  # answers to earlier ones come too late
 
     def go_on(self, command: ClientCommand) -> None:
         """Begin to ask for the next command."""
-        self._command = encode_command(command)
+        self._command = command
         self._send()
 
     def _send(self) -> None:
@@ -286,19 +286,40 @@ class _Walk:
             self._again()
             return
         machine = self._sessions.random.choice(alive)
-        deadline = self._world.now + TRY_SECONDS
-        self._cluster.request(
-            machine,
-            lambda rid: WriteRequest(rid, self._command, deadline),
-            partial(self._answered, self._try, machine, machine.process),
-        )
+        process = machine.process
+        assert process is not None
+        answered = partial(self._answered, self._try, machine, process)
+        cancel = CancelRequest(self._cluster.request(machine, self._request, answered))
         # A paused or killed node never answers; a client may also be too hasty.
         patience = self._sessions.random.choice((0.05, TRY_SECONDS + 0.2))
-        self._world.after(patience, partial(self._give_up, self._try))
+        self._world.after(patience, partial(self._give_up, self._try, machine, process, cancel))
 
-    def _give_up(self, try_: int) -> None:
-        if try_ == self._try:
-            self._again()
+    def _request(self, request_id: RequestId) -> WriteRequest | LockRequest:
+        """The present command; for a lock the node waits, or the client itself, by asking again."""
+        assert self._command is not None
+        now = self._world.now
+        data, deadline = encode_command(self._command), now + TRY_SECONDS
+        command = self._command
+        if isinstance(command, AcquireLock) and self._sessions.random.random() < 0.7:
+            wait_deadline = now + command.wait_ms / 1000
+            until = max(deadline, wait_deadline)
+            return LockRequest(request_id, data, command.name, wait_deadline, until)
+        return WriteRequest(request_id, data, deadline)
+
+    def _give_up(
+        self, try_: int, machine: Machine, process: Process, cancel: CancelRequest
+    ) -> None:
+        if try_ != self._try:
+            return
+        if self._sessions.random.random() < 0.5:
+            # At once or late: the node notices that the connection is gone when it does.
+            pause = self._sessions.random.choice((0.0, 0.0, 0.5))
+            self._world.after(pause, partial(self._cancel, machine, process, cancel))
+        self._again()
+
+    def _cancel(self, machine: Machine, process: Process, cancel: CancelRequest) -> None:
+        if machine.process is process:
+            self._cluster.deliver(machine, process, cancel)
 
     def _again(self) -> None:
         self._try += 1
