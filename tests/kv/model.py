@@ -447,7 +447,7 @@ class Model:
     def _acquire(self, command: AcquireLock, lock: ModelLock | None) -> PlainOutcome:
         if lock is None:
             token = self._add_lease(command.ttl_ms, 10_000, lock=command.name)
-            self.locks[command.name] = ModelLock(token, command.owner, command.ttl_ms)
+            self.locks[command.name] = ModelLock(token, command.owner, command.ttl_ms, token)
             return LockHeld(self.revision, token, command.ttl_ms)
         if lock.owner == command.owner:
             lock.ticket = 0

@@ -175,11 +175,18 @@ def test_a_waiter_leaves_the_queue_or_gives_back_what_came_too_late() -> None:
     assert store.lock_count == 0
 
 
-def test_leaving_with_an_old_ticket_does_not_end_somebody_elses_turn() -> None:
+def test_who_got_the_lock_at_once_gives_it_back_unless_it_asked_again() -> None:
     store = Store(MemoryEngine())
     run(store, acquire(b"a"))
-    for ticket in (0, 1, 2):
+    for ticket in (0, 2):
         assert run(store, LeaveLock(LOCK, ticket, releases=True)) == [LockReleased(1)]
+    assert run(store, LeaveLock(LOCK, 1, releases=False)) == [LockHeld(1, 1, 100)]
+    assert run(store, LeaveLock(LOCK, 1, releases=True)) == [LockReleased(2)]
+    assert find_lock(store.engine, LOCK) is None
+    # A request that was given up, and a retry through another node that was told of the lock.
+    assert run(store, acquire(b"a"), acquire(b"a")) == [LockHeld(3, 3, 100)] * 2
+    for ticket in (0, 3):
+        assert run(store, LeaveLock(LOCK, ticket, releases=True)) == [LockReleased(3)]
     assert find_lock(store.engine, LOCK) is not None
 
 

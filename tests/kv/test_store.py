@@ -562,7 +562,7 @@ def test_rule_23_the_hash_is_stable_between_versions() -> None:
         RevokeLease(3),
     )
     assert (
-        store.chain_hash.hex() == "d3c42b52c1206ec2ac6d4ea62f71a5b56a02c322c5fe572cdd12e958eb2ebbb7"
+        store.chain_hash.hex() == "72fcc3edd18eb1c95bcd93eadf169b8fea2d7ffd6ed7c547b0c3afe9fac49cd1"
     )
 
 

@@ -170,7 +170,7 @@ def test_who_goes_away_while_waiting_leaves_the_queue_and_gives_back_the_lock() 
     ("answer", "undone"),
     [
         (QUEUED, LeaveLock(NAME, TICKET, releases=True)),
-        (GRANTED, ReleaseLock(NAME, TOKEN)),
+        (GRANTED, LeaveLock(NAME, TOKEN, releases=True)),
         (LockBusy(3, b"other"), None),
         (UNKNOWN, None),
     ],

@@ -199,6 +199,8 @@ class ReleaseLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17
 class LeaveLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
     """The waiter with ``ticket`` waits no longer; nothing if its owner asked again since.
 
+    Who was granted the lock at once has its token for a ticket.
+
     If it got the lock meanwhile it keeps it (`LockHeld`), or gives it up if ``releases``.
     """
 

@@ -7,7 +7,8 @@ which makes the id new.
 
 A waiter has a ticket, the revision that queued it, or in which its owner asked again: an owner has
 one place, and the latest to ask in its name has the ticket. So a request that was given up, and
-leaves with its old ticket while another already asks elsewhere, takes nothing away. When a waiter
+leaves with its old ticket while another already asks elsewhere, takes nothing away; for one that
+was granted the lock at once the token is the ticket. When a waiter
 gets the lock the slice says so (`LockGrant`), because the command that made it happen is somebody
 else's.
 
@@ -123,7 +124,8 @@ def pass_on(slice_: Slice, name: bytes) -> None:
 
 def _grant(slice_: Slice, name: bytes, to: Waiter, others: tuple[Waiter, ...] = ()) -> int:
     token = slice_.add_lease(to.ttl_ms, _LEASE_KEYS_MAX, lock=name)
-    _set(slice_, name, Lock(token, to.owner, to.ttl_ms, to.ticket, others))
+    ticket = to.ticket or token  # who did not wait has the token for a ticket
+    _set(slice_, name, Lock(token, to.owner, to.ttl_ms, ticket, others))
     return token
 
 

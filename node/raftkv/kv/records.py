@@ -192,7 +192,7 @@ class Lock(msgspec.Struct, frozen=True, array_like=True):
     token: int  # the revision of the grant, and the id of its lease
     owner: bytes
     ttl_ms: int
-    ticket: int = 0  # the holder's, when it waited in the queue
+    ticket: int = 0  # by which it was granted; 0 when its owner asked again since
     waiters: tuple[Waiter, ...] = ()  # the next one first
 
 

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from raftkv.kv.commands import LeaveLock, ReleaseLock, encode_command
+from raftkv.kv.commands import LeaveLock, encode_command
 from raftkv.kv.outcomes import LockGrant, LockHeld, LockQueued, LockReleased
 from raftkv.node.events import Answer, Failure, FailureCode, LockRequest, RequestId
 
@@ -133,7 +133,9 @@ class LockWaits:
             # A client that asks again, as its owner, may have been told of the same lock.
             and not any(other.name == wait.name for other in self._requests.values())
         ):
-            self._write(encode_command(ReleaseLock(wait.name, answer.token)), _ignore)
+            # By the ticket: it does nothing if the owner asked again, through another node.
+            leave = LeaveLock(wait.name, answer.token, releases=True)
+            self._write(encode_command(leave), _ignore)
 
     def _give_up_place(self, wait: _Wait) -> None:
         assert wait.queued is not None
