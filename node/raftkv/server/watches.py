@@ -30,7 +30,7 @@ from typing import Final, NamedTuple, Protocol
 from raftkv.kv.changes import Change, Changes, ChangesAfter
 from raftkv.kv.ranges import end_of_prefix
 from raftkv.node.events import Consistency, Failure, FailureCode, Stale
-from raftkv.node.status import State
+from raftkv.node.status import State, Status
 from raftkv.server.driver_api import DriverApi
 from raftkv.server.http.problems import OVERLOADED, Refused
 from raftkv.server.metrics import Metrics
@@ -40,17 +40,25 @@ _LOG: Final = logging.getLogger(__name__)
 
 # What the feed reads at once: about 2 ms (node design, rule 26).
 FEED_RECORDS_MAX: Final = 500
-FEED_BYTES_MAX: Final = 1 << 20
+FEED_BYTES_MAX: Final = 256 << 10
 # Streams that are written to before the loop gets its turn.
 SLICE_STREAMS: Final = 64
 # Streams whose own reads the node answers in one turn.
 CATCHING_UP_MAX: Final = 4
-# How often tokens are checked again, and whether the node drains.
+# How often tokens are checked again, and whether the node drains or is cut off.
 LOOK_SECONDS: Final = 1.0
+# A node that has not heard of a leader for so long has nothing to tell.
+LEADER_SEEN_SECONDS_MAX: Final = 10.0
 _READ_SECONDS_MAX: Final = 5.0
 _RETRY_SECONDS: Final = 0.05
 # A rest that would be shorter is none.
 _REST_SECONDS_MIN: Final = 0.001
+
+
+def is_cut_off(status: Status) -> bool:
+    """Whether what the node knows may be long out of date, and its watchers would not notice."""
+    seen = status.seconds_since_leader
+    return seen is None or seen > LEADER_SEEN_SECONDS_MAX
 
 
 class Wanted(NamedTuple):
@@ -422,9 +430,10 @@ class Watches:
     # ---- the end ----------------------------------------------------------------------------
 
     async def _look(self) -> None:
-        """End the streams of revoked tokens, and all of them when the node begins to drain."""
-        is_draining = self._driver.status().state is State.DRAINING
-        if is_draining and not self._was_draining:
+        """End the streams of revoked tokens; all, when the node begins to drain or is cut off."""
+        status = self._driver.status()
+        is_draining = status.state is State.DRAINING
+        if (is_draining and not self._was_draining) or is_cut_off(status):
             self._end_all()
         self._was_draining = is_draining
         for number, stream in enumerate(list(self._streams), start=1):

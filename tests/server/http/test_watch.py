@@ -338,6 +338,24 @@ async def test_a_draining_node_says_good_bye_and_serves_those_that_come_until_it
     assert served.server.in_flight == 0
 
 
+async def test_a_node_that_is_cut_off_sends_its_watchers_elsewhere(served: Served) -> None:
+    """They would see nothing, and could not tell that from a store in which nothing happens."""
+    async with watching(served, "key=a") as events:
+        await events.next()
+        served.driver.change(seconds_since_leader=10.5, leader=None)
+        assert [event.kind for event in await events.last_words()] == ["bye"]
+    served.driver.failure = Failure(FailureCode.NO_LEADER, "none")
+    answer = await served.ask("GET", "/v1/watch?key=a&from=100")
+    assert (answer.status, answer.code()) == (503, "no_leader")
+    # A moment without a leader matters to those who begin now alone.
+    served.driver.change(seconds_since_leader=9.5)
+    answer = await served.ask("GET", "/v1/watch?key=a")
+    assert answer.status == 503
+    served.driver.failure = None
+    async with watching(served, "key=a&from=100") as events:
+        await events.next()
+
+
 async def test_http_1_0_gets_the_stream_without_chunks(served: Served) -> None:
     async with served.connect() as raw:
         raw.send(b"GET /v1/watch?key=a HTTP/1.0\r\n\r\n")

@@ -121,7 +121,8 @@ class Handlers:
 
     def end_watches(self) -> None:
         """End watches and long polls, also those to come."""
-        self._endpoint.watches.close()
+        if Listener.CLIENT in self._listener:
+            self._endpoint.watches.close()
 
     def _check_token(self, request: Request, route: Route, authenticate: Authenticate) -> None:
         """Who asks, and whether calls that change the cluster are theirs to make."""

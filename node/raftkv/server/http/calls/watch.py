@@ -17,7 +17,7 @@ from raftkv.server.http.render import Response
 from raftkv.server.http.routes import Match
 from raftkv.server.http.watching import Watch, parse_watch
 from raftkv.server.watch_events import Encoder, encode_change, epoch_of
-from raftkv.server.watches import Stream, Wanted
+from raftkv.server.watches import Stream, Wanted, is_cut_off
 
 # What a stream that is behind reads at once: about 2 ms with the encoding (node design, rule 26).
 _PIECE_RECORDS_MAX: Final = 500
@@ -65,9 +65,11 @@ async def _begin(at: Endpoint, asked: Watch) -> Changes | Failure:
     """The first changes to be told; none, at the present revision, for a watch from now on.
 
     "Now" is found out by a linearizable read: what was acknowledged before will not be told,
-    and all that is acknowledged later will.
+    and all that is acknowledged later will. A watch of the past needs no leader to begin, if this
+    node has heard of one lately.
     """
-    if asked.after is None or asked.after.revision > at.revision:
+    status = at.driver.status()
+    if asked.after is None or asked.after.revision > status.revision or is_cut_off(status):
         page = await at.driver.read(_NOTHING, Consistency.LINEARIZABLE, 0, asked.timeout_seconds)
         if isinstance(page, Failure):
             return page
