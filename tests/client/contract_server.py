@@ -227,8 +227,11 @@ class ContractServer:
         ]
         if "ndjson" in request.headers.get("Accept", ""):
             lines = "".join(json.dumps(item) + "\n" for item in items)
+            revision = query.get("revision", str(self.revision))
             return 200, web.Response(
-                text=lines, headers={"X-RaftKV-Revision": query.get("revision", str(self.revision))}
+                text=lines,
+                headers={"X-RaftKV-Revision": revision},
+                content_type="application/x-ndjson",
             )
         skip, limit = int(query.get("cursor", "0")), int(query["limit"])
         more = str(skip + limit) if skip + limit < len(items) else None

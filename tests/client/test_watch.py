@@ -14,6 +14,7 @@ from raftkv.client import (
     CompactedError,
     EpochChangedError,
     Event,
+    RequestFailedError,
     UnreachableError,
 )
 from raftkv.client.sse import SseEvent, SseParser
@@ -156,6 +157,28 @@ async def test_a_refusal_that_will_pass_is_waited_for() -> None:
         server.faults = lambda _: next(waits, None)
         async with client.watch(prefix=b""):
             assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: put\ndata: x\n\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nid: x\n\n",
+    ],
+)
+async def test_what_is_no_stream_of_events_is_said_in_time(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening, Client([f"127.0.0.1:{port}"], timeout_seconds=0.3) as client:
+        with pytest.raises((UnreachableError, RequestFailedError)):
+            await asyncio.wait_for(client.watch(prefix=b"").__aenter__(), 20)
 
 
 async def test_misuse_is_said() -> None:

@@ -13,6 +13,7 @@ from raftkv.client.transport import InterruptedRequestError, Request
 
 # A node makes the file first, which takes its time when there is much to write.
 _SILENCE_SECONDS: Final = 120.0
+_FILE: Final = "application/octet-stream"
 
 
 class Backup:
@@ -52,7 +53,9 @@ class BackupCalls(Caller):
     @asynccontextmanager
     async def backup(self) -> AsyncIterator[Backup]:
         """The whole store at one revision: ``async with client.backup() as backup``."""
-        streams = Streams(self._transport, silence_seconds=_SILENCE_SECONDS)
+        streams = Streams(
+            self._transport, "application/octet-stream", silence_seconds=_SILENCE_SECONDS
+        )
         try:
             async with streams.open(Request("GET", "/v1/backup")) as response:
                 yield Backup(response)

@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
 
-import msgspec
-
 from raftkv.client.calls import Caller
 from raftkv.client.keys import read_query
 from raftkv.client.model import Consistency, Deleted, Fence, Item, Page
@@ -17,12 +15,14 @@ from raftkv.client.wire import (
     ItemBody,
     PageBody,
     decode,
+    decode_line,
     query_bytes,
 )
 
 # A line holds one item: a value of 16 MiB in base64, and room for the key and the names.
 _LINE_BYTES_MAX: Final = 24 << 20
 _SILENCE_SECONDS: Final = 30.0
+_LINES: Final = "application/x-ndjson"
 
 
 class RangeCalls(Caller):
@@ -141,8 +141,8 @@ class RangeCalls(Caller):
         Raises:
             UnreachableError: no endpoint could go on for the time that calls may take.
         """
-        streams = Streams(self._transport, silence_seconds=_SILENCE_SECONDS)
-        headers = {"Accept": "application/x-ndjson"}
+        streams = Streams(self._transport, _LINES, silence_seconds=_SILENCE_SECONDS)
+        headers = {"Accept": _LINES}
         while True:
             query = _range_query(prefix, start, end)
             query |= read_query("linearizable", None, 0, revision)
@@ -154,7 +154,7 @@ class RangeCalls(Caller):
                     revision = revision or int(response.headers.get("X-RaftKV-Revision", "0"))
                     async for line in lines(response.content.iter_any(), _LINE_BYTES_MAX):
                         streams.progressed()
-                        item = msgspec.json.decode(line, type=ItemBody).item(revision)
+                        item = decode_line(line, ItemBody).item(revision)
                         start = item.key + b"\x00"
                         yield item
                 return

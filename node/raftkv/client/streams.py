@@ -28,10 +28,17 @@ class Streams:
     """
 
     def __init__(
-        self, transport: Transport, *, silence_seconds: float, is_endless: bool = False
+        self,
+        transport: Transport,
+        content_type: str,
+        *,
+        silence_seconds: float,
+        is_endless: bool = False,
     ) -> None:
-        """``is_endless``: once a first answer was good, never give up."""
+        """``is_endless``: once something came, never give up."""
         self._transport = transport
+        self._content_type = content_type
+        self._endpoint: Endpoint | None = None  # of the present answer
         self._silence_seconds = silence_seconds
         self._is_endless = is_endless
         self._deadline: float | None = self._new_deadline()
@@ -43,6 +50,12 @@ class Streams:
         """Something came: be patient anew."""
         self._deadline = None if self._is_endless else self._new_deadline()
 
+    def leave(self, why: ClientError) -> None:
+        """The present answer is of no more use: ask elsewhere. Raises ``why`` if it is time to."""
+        if self._endpoint is not None:
+            self._failed(self._endpoint)
+        self._give_up_in_time(why)
+
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
         """A good answer (200), whose body is still to be read.
@@ -52,13 +65,13 @@ class Streams:
             ClientError: no node gives that answer.
         """
         while True:
-            endpoint = await self._next_endpoint()
+            endpoint = self._endpoint = await self._next_endpoint()
             is_good = False
             try:
                 async with self._transport.stream(
                     endpoint.url, request, silence_seconds=self._silence_seconds
                 ) as response:
-                    if response.status == 200:
+                    if response.status == 200 and response.content_type == self._content_type:
                         is_good = True
                         self._transport.pool.succeeded(endpoint)
                         yield response

@@ -165,12 +165,16 @@ class Transport:
         total = self.timeout_seconds if timeout_seconds is None else timeout_seconds
         return await _Call(self, request, total + request.wait_seconds, self._fail_fast).run()
 
-    async def once(self, url: URL, request: Request, seconds: float) -> Answer:
+    async def once(
+        self, url: URL, request: Request, seconds: float, patience_seconds: float | None = None
+    ) -> Answer:
         """Send ``request`` to ``url`` once; ``seconds`` is what the node is given.
 
+        ``patience_seconds`` is what the caller has left, if that may be less.
         Raises `NotSentError` or `InterruptedRequestError`.
         """
-        total = seconds + _ANSWER_SECONDS
+        patience = seconds if patience_seconds is None else min(seconds, patience_seconds)
+        total = patience + _ANSWER_SECONDS
         async with self._sent(url, request, seconds, aiohttp.ClientTimeout(total=total)) as got:
             body = await got.read()
         answer = Answer(got.status, got.headers.copy(), body)
@@ -255,8 +259,10 @@ class _Call:
     async def _attempt(self, endpoint: Endpoint) -> Answer | ClientError:
         """An answer to give, or why to try again; raises if there must be no other try."""
         request, loop = self._request, asyncio.get_running_loop()
+        left = max(0.001, self._deadline - loop.time())
         try:
-            answer = await self._transport.once(endpoint.url, request, self._attempt_seconds())
+            seconds = self._attempt_seconds()
+            answer = await self._transport.once(endpoint.url, request, seconds, left)
         except NotSentError as error:
             self._unconnected += 1
             self._pool.failed(endpoint, loop.time())

@@ -13,15 +13,16 @@ from typing import Final, Literal, Self
 import msgspec
 
 from raftkv.client.calls import Caller
-from raftkv.client.errors import CompactedError, EpochChangedError
+from raftkv.client.errors import CompactedError, EpochChangedError, UnreachableError
 from raftkv.client.model import Event, Item
 from raftkv.client.sse import SseEvent, SseParser
 from raftkv.client.streams import BrokenStreamError, Streams, lines
 from raftkv.client.transport import Request, Transport
-from raftkv.client.wire import ItemBody, query_bytes, to_bytes
+from raftkv.client.wire import ItemBody, decode_line, query_bytes, to_bytes
 
 # The server says something at least every 10 s.
 _SILENCE_SECONDS: Final = 25.0
+_EVENTS: Final = "text/event-stream"
 # One line is one event: a value and the one before, 16 MiB each, in base64.
 _LINE_BYTES_MAX: Final = 48 << 20
 # A revision changes at most 10,000 keys (node design, rule 24).
@@ -106,8 +107,11 @@ class Watch:
 
     async def _follow(self) -> AsyncIterator[tuple[Event, ...]]:
         """Groups without end; an empty one for the server's first word."""
-        streams = Streams(self._transport, silence_seconds=_SILENCE_SECONDS, is_endless=True)
+        streams = Streams(
+            self._transport, _EVENTS, silence_seconds=_SILENCE_SECONDS, is_endless=True
+        )
         is_first = True
+        why = "the stream ended"
         while True:
             request = Request("GET", "/v1/watch", self._query | self._start(), self._headers())
             try:
@@ -118,18 +122,17 @@ class Watch:
                         event = parser.feed(line)
                         if event is None:
                             continue
-                        streams.progressed()
                         complete = self._take(event, group)
+                        streams.progressed()
                         if complete or (is_first and event.kind == "progress"):
                             is_first = False
                             yield complete
                         if event.kind == "bye":
                             break
-            except BrokenStreamError:
-                pass  # go on elsewhere
-            if is_first:
-                # An answer that ends before its first word comes from a node that is leaving.
-                await asyncio.sleep(0.05)
+            except BrokenStreamError as error:
+                why = str(error)
+            # Go on elsewhere; the endpoint rests, so that a broken one is not asked in a circle.
+            streams.leave(UnreachableError(f"no events came: {why}"))
 
     def _start(self) -> dict[str, str]:
         if self.last_event_id is not None or self._from_revision is None:
@@ -137,7 +140,7 @@ class Watch:
         return {"from": str(self._from_revision)}
 
     def _headers(self) -> dict[str, str]:
-        headers = {"Accept": "text/event-stream"}
+        headers = {"Accept": _EVENTS}
         if self.last_event_id is not None:
             headers["Last-Event-ID"] = self.last_event_id
         return headers
@@ -150,7 +153,7 @@ class Watch:
                 if len(group) > _GROUP_EVENTS_MAX:
                     raise BrokenStreamError("a revision with too many events")
             case "compacted":
-                body = msgspec.json.decode(event.data or b"{}", type=_PositionBody)
+                body = decode_line(event.data or b"{}", _PositionBody)
                 oldest = body.oldest_revision
                 raise CompactedError("the changes are no longer kept", oldest_revision=oldest)
             case _:
@@ -204,7 +207,7 @@ class WatchCalls(Caller):
 
 
 def _event(kind: Literal["put", "delete"], event: SseEvent) -> Event:
-    body = msgspec.json.decode(event.data, type=_EventBody)
+    body = decode_line(event.data, _EventBody)
     key = to_bytes(body.key, body.key_encoding)
     prev = None if body.prev is None else body.prev.item(body.mod_revision)
     if kind == "delete":

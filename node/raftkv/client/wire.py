@@ -227,6 +227,15 @@ def decode(answer: Answer, shape: type[Shape], *, is_write: bool = False) -> Sha
     raise failure(answer, is_write=is_write)
 
 
+def decode_line(line: bytes, shape: type[Shape]) -> Shape:
+    """One line of a long answer; `RequestFailedError` if it is not of that shape."""
+    try:
+        return msgspec.json.decode(line, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        detail = f"a line of the answer is not what a RaftKV node sends: {error}"
+        raise RequestFailedError(detail, status=200, code="foreign_answer") from None
+
+
 def prev_item(body: ItemBody | None, revision: int) -> Item | None:
     """The item before a write, as the store had it one revision earlier."""
     return None if body is None else body.item(revision)
