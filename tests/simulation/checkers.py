@@ -1,4 +1,4 @@
-"""The invariants of reference faults I1 to I7, checked after every turn of every node.
+"""The invariants of reference faults I1 to I7 and I9, checked after every turn of every node.
 
 The checkers look into the nodes but never touch them. They keep what must stay true for the whole
 run outside of any node: who led which term, what was committed, what was acknowledged.
@@ -52,6 +52,7 @@ class Invariants:
         self._check_leader(raft)
         self._check_indexes(raft, core.store.applied_index)
         self._check_committed(raft)
+        self._check_configurations(raft)
         self._check_applied(core.store.applied_index, core.store.chain_hash)
         spoken_for = self._acknowledged.get(raft.id)
         if spoken_for is not None and raft.last_index < spoken_for[0]:
@@ -155,6 +156,16 @@ class Invariants:
             index -= 1
         if index >= raft.first_index and self._committed[index] != raft.term_of(index):
             raise InvariantError(f"I4: two different entries are committed at {index}")
+
+    def _check_configurations(self, raft: RawNode) -> None:
+        """I9: a log holds at most one configuration that nobody knows to be committed."""
+        index, _ = raft.conf_at(raft.last_index)
+        uncommitted = 0
+        while index >= raft.first_index and index not in self._committed:
+            uncommitted += 1
+            index, _ = raft.conf_at(index - 1)
+        if uncommitted > 1:
+            raise InvariantError(f"I9: {raft.id:x} holds {uncommitted} uncommitted configurations")
 
     def _check_applied(self, index: Index, chain_hash: bytes) -> None:
         if self._applied.setdefault(index, chain_hash) != chain_hash:

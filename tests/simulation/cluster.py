@@ -96,6 +96,7 @@ class Cluster:
         self.on_role_changed: Callable[[Machine], None] = lambda _machine: None
         self.on_recovered: Callable[[Machine], None] = lambda _machine: None
         self._request_id = 0
+        self._wipe_count = 0
 
     def _make_machine(self, number: int) -> Machine:
         skew = self.world.rng.uniform(-self.climate.tick_skew, self.climate.tick_skew)
@@ -136,6 +137,16 @@ class Cluster:
         machine.disk.power_loss(self.world.rng)
         machine.engines.power_loss()
         self.world.trace(f"{machine.name} power loss")
+
+    def wipe(self, machine: Machine) -> None:
+        """The machine, which is down, gets an empty disk: it will be nobody yet."""
+        assert machine.process is None
+        self._wipe_count += 1
+        machine.disk = SimDisk()
+        engines = f"{machine.name}-{self._wipe_count}"
+        machine.engines = make_engines(self._lmdb_directory, engines)
+        machine.member_id = None
+        self.world.trace(f"{machine.name} wipe")
 
     def pause(self, machine: Machine, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after a while: inputs pile up meanwhile."""

@@ -16,10 +16,13 @@ from raftkv.kv.outcomes import LockGrant
 from raftkv.kv.records import META_KEY, encode_meta
 from raftkv.kv.slice import Slice
 from raftkv.kv.store import AppliedEntry, Store
+from raftkv.node.events import ConfigChanged
 from raftkv.node.node import Core, Node
+from raftkv.node.orders import Orders, _Change
 from raftkv.raft.durability import Write
 from raftkv.raft.messages import Entry, HardState
 from raftkv.raft.raft import Raft
+from raftkv.raft.rawnode import RawNode
 from raftkv.raft.read_only import ReadRound, ReadRounds
 from raftkv.raft.roles import Leader
 from raftkv.storage.disk import DiskTask
@@ -149,6 +152,18 @@ def log_time_runs_ahead() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def change_answered_when_appended() -> Iterator[None]:
+    """A membership change is confirmed before it is committed."""
+
+    def follow(self: Orders, change: _Change, _raft: RawNode) -> None:
+        self._forget(change)
+        self._settle(change.order, ConfigChanged(change.entry.index))
+
+    with patch.object(Orders, "_follow_change", follow):
+        yield
+
+
 MUTANTS: dict[str, Mutant] = {
     mutant.__name__: mutant
     for mutant in (
@@ -161,6 +176,7 @@ MUTANTS: dict[str, Mutant] = {
         fence_without_a_lock,
         lock_outlives_its_lease,
         log_time_runs_ahead,
+        change_answered_when_appended,
     )
 }
 

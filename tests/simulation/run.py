@@ -14,8 +14,10 @@ from pathlib import Path
 
 from raftkv.kv.store import Store
 from raftkv.node.events import Answer, Bootstrapped, Effect
+from raftkv.node.node import Core
 from raftkv.raft.messages import NodeId
 from raftkv.raft.roles import Role
+from tests.simulation.administrator import Administrator
 from tests.simulation.checkers import InvariantError, Invariants, check_history
 from tests.simulation.cluster import Climate, Cluster, Machine
 from tests.simulation.network import Weather
@@ -62,7 +64,12 @@ class _Run:
         self.reached: Counter[str] = Counter()
         rng = world.rng
         size = rng.choices((1, 2, 3, 5), (5, 5, 70, 20))[0]
-        self.cluster = Cluster(world, size, self._draw_climate(), lmdb_directory)
+        # In some seeds the members change; two machines more take part then.
+        self.has_changes = size > 1 and world.seed % 2 == 1
+        spare = 2 if self.has_changes else 0
+        self.cluster = Cluster(world, size + spare, self._draw_climate(), lmdb_directory)
+        self.founders = self.cluster.machines[:size]
+        self.administrator = Administrator(self.cluster)
         self.invariants = Invariants(self.cluster)
         self.clients = Clients(self.cluster, CLIENTS)
         self.sessions = Sessions(self.cluster, SESSIONS)
@@ -104,6 +111,8 @@ class _Run:
         self._found()
         self.clients.start()
         self.sessions.start()
+        if self.has_changes:
+            self.administrator.start()
         self.world.after(1.0, self._next_fault)
         while self.world.events < self.events_max:
             self.world.step()
@@ -112,6 +121,7 @@ class _Run:
         check_history(self.clients.history)
         for store in self._stores():
             self.sessions.check(store)
+        self.administrator.check(self._members()[0].raft.conf_state)
         return Report(
             seed=self.world.seed,
             events=self.world.events,
@@ -119,7 +129,10 @@ class _Run:
             operations=len(self.clients.history) + self.sessions.done_count,
             elections=self.invariants.elections,
             digest=self.world.digest(),
-            reached=self.reached + self.sessions.reached + self._reached_by_nodes(),
+            reached=self.reached
+            + self.sessions.reached
+            + self.administrator.reached
+            + self._reached_by_nodes(),
         )
 
     def _reached_by_nodes(self) -> Counter[str]:
@@ -149,7 +162,7 @@ class _Run:
         first = self.cluster.machines[0]
         self._until(lambda: first.is_started, "the founder to start")
         process = first.process
-        self.cluster.found("c0ffee", answers.append)
+        self.cluster.found("c0ffee", answers.append, self.founders)
         self._until(lambda: bool(answers) or first.process is not process, "an answer to bootstrap")
 
     def _heal(self) -> None:
@@ -164,29 +177,43 @@ class _Run:
         )
         self.cluster.network.cut(set())
         self.clients.is_stopping = self.sessions.is_stopping = True
+        self.administrator.is_stopping = True
         for machine in self.cluster.machines:
             if machine.process is None:
                 self.cluster.start(machine)
         self._until(
-            lambda: self.clients.are_done and self.sessions.are_done, "all clients to finish"
+            lambda: (
+                self.clients.are_done
+                and self.sessions.are_done
+                and (self.administrator.is_done or not self.has_changes)
+            ),
+            "all clients to finish",
         )
         self._until(self._is_converged, "one leader, and all replicas alike")
 
     def _is_converged(self) -> bool:
-        cores = []
-        for machine in self.cluster.machines:
-            core = None if machine.process is None else machine.process.node.core
-            if core is None:
-                return False
-            cores.append(core)
+        cores = self._members()
         leaders = [core.raft for core in cores if core.raft.role is Role.LEADER]
         states = {(core.store.applied_index, core.store.chain_hash) for core in cores}
         return (
             len(leaders) == 1
+            and len(cores) == len(leaders[0].conf_state.members)
             and len(states) == 1
             and leaders[0].applied_index == leaders[0].last_index
+            and not leaders[0].conf_state.is_joint
             and all(core.raft.leader_id == leaders[0].id for core in cores)
         )
+
+    def _members(self) -> list[Core]:
+        """The nodes that the newest committed configuration lists, of those that run.
+
+        Not the newest in any log: a learner may hold one that nobody else ever heard of.
+        """
+        running = [m.process.node.core for m in self.cluster.machines if m.process is not None]
+        cores = [core for core in running if core is not None]
+        most_committed = max(cores, key=lambda core: core.raft.commit_index).raft
+        _, conf = most_committed.conf_at(most_committed.commit_index)
+        return [core for core in cores if core.raft.id in conf.ids]
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = self.world.now + HEAL_SECONDS_MAX
@@ -196,8 +223,7 @@ class _Run:
             self._fail_on_stopped()
 
     def _stores(self) -> list[Store]:
-        cores = [m.process.node.core for m in self.cluster.machines if m.process is not None]
-        return [core.store for core in cores if core is not None]
+        return [core.store for core in self._members()]
 
     # ---- faults -----------------------------------------------------------------------------
 
