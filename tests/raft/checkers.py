@@ -7,9 +7,9 @@ applied. What must hold of one node is checked by `raftkv.raft.invariants` insid
 
 from collections.abc import Iterable
 
+from raftkv.demo.cluster import Cluster, Host
 from raftkv.raft import ConfState, Entry, EntryType, NodeId, ReadState, decode_conf_state
 from raftkv.raft.quorum import Quorum
-from tests.raft.cluster_env import Cluster, Host
 
 
 class ClusterChecker:

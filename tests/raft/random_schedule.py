@@ -10,6 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
+from raftkv.demo.cluster import (
+    ELECTION_TICKS,
+    HEARTBEAT_TICKS,
+    Cluster,
+    Host,
+    make_conf,
+    make_member,
+)
 from raftkv.raft import (
     AddLearner,
     ConfigChange,
@@ -25,14 +33,6 @@ from raftkv.raft import (
     Role,
 )
 from tests.raft.checkers import ClusterChecker
-from tests.raft.cluster_env import (
-    ELECTION_TICKS,
-    HEARTBEAT_TICKS,
-    Cluster,
-    Host,
-    make_conf,
-    make_member,
-)
 
 STEPS = 1500
 NODES_MAX = 9  # that ever live in one schedule

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raftkv.demo.cluster import make_conf, make_member
 from raftkv.raft import (
     AddLearner,
     ConfigChange,
@@ -33,7 +34,6 @@ from raftkv.raft.confchange import (
     check_change,
 )
 from raftkv.raft.quorum import Quorum
-from tests.raft.cluster_env import make_conf, make_member
 
 ALL = frozenset(range(1, 40))
 

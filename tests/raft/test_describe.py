@@ -2,6 +2,7 @@
 
 import pytest
 
+from raftkv.demo.cluster import make_conf, make_config_entry, make_entry
 from raftkv.raft import (
     Append,
     AppendResp,
@@ -34,7 +35,6 @@ from raftkv.raft.describe import (
     describe_write,
 )
 from raftkv.raft.messages import Entry
-from tests.raft.cluster_env import make_conf, make_config_entry, make_entry
 
 E2, E3 = make_entry(2, 1), make_entry(3, 1)
 

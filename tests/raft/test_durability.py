@@ -2,10 +2,10 @@
 
 import pytest
 
+from raftkv.demo.cluster import make_entry
 from raftkv.raft import AppendResp, ConfState, EntryId, HardState, VoteResp
 from raftkv.raft.durability import DurabilityQueue
 from raftkv.raft.log import RaftLog
-from tests.raft.cluster_env import make_entry
 
 VOTE = VoteResp(1, 2, 3, granted=True)
 

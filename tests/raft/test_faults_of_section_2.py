@@ -3,6 +3,14 @@
 import msgspec
 import pytest
 
+from raftkv.demo.cluster import (
+    ELECTION_TICKS,
+    HEARTBEAT_TICKS,
+    Cluster,
+    founded_cluster,
+    make_conf,
+    make_member,
+)
 from raftkv.raft import (
     AddLearner,
     AppendResp,
@@ -21,14 +29,6 @@ from raftkv.raft import (
     next_conf_state,
 )
 from raftkv.raft.roles import Leader
-from tests.raft.cluster_env import (
-    ELECTION_TICKS,
-    HEARTBEAT_TICKS,
-    Cluster,
-    founded_cluster,
-    make_conf,
-    make_member,
-)
 
 
 def led_cluster(*voters: int, learners: tuple[int, ...] = (), **limits: int) -> Cluster:

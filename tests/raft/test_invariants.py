@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from raftkv.demo.cluster import founded_cluster
 from raftkv.raft.invariants import Observation, check_basic, check_delta, observe
 from raftkv.raft.raft import Raft
 from raftkv.raft.roles import Follower
-from tests.raft.cluster_env import founded_cluster
 
 BEFORE = Observation(
     term=3,

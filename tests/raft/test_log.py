@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from raftkv.demo.cluster import make_conf, make_config_entry, make_entry
 from raftkv.raft import ConfState, Entry, EntryId, EntryType, SnapshotBase
 from raftkv.raft.log import ENTRY_OVERHEAD_BYTES, RaftLog
-from tests.raft.cluster_env import make_conf, make_config_entry, make_entry
 
 BASE_CONF = make_conf([1])
 

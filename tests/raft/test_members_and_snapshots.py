@@ -2,6 +2,16 @@
 
 import pytest
 
+from raftkv.demo.cluster import (
+    ELECTION_TICKS,
+    HEARTBEAT_TICKS,
+    Cluster,
+    ShortestTimeouts,
+    founded_cluster,
+    make_conf,
+    make_entry,
+    make_member,
+)
 from raftkv.raft import (
     AddLearner,
     Config,
@@ -17,16 +27,6 @@ from raftkv.raft import (
     ReplaceMember,
     Role,
     SnapshotBase,
-)
-from tests.raft.cluster_env import (
-    ELECTION_TICKS,
-    HEARTBEAT_TICKS,
-    Cluster,
-    ShortestTimeouts,
-    founded_cluster,
-    make_conf,
-    make_entry,
-    make_member,
 )
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from raftkv.demo.cluster import founded_cluster
 from raftkv.raft import Append, Heartbeat, Message, ReadIndex, Role, Vote, VoteResp
-from tests.raft.cluster_env import founded_cluster
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
+from raftkv.demo.cluster import ELECTION_TICKS, HEARTBEAT_TICKS, founded_cluster
 from raftkv.raft import PreVoteResp, Role, Vote, VoteResp
-from tests.raft.cluster_env import ELECTION_TICKS, HEARTBEAT_TICKS, founded_cluster
 
 
 def test_follower_stays_one_while_it_hears_a_leader() -> None:

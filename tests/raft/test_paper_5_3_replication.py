@@ -2,14 +2,14 @@
 
 import pytest
 
-from raftkv.raft import EntryId
-from tests.raft.cluster_env import (
+from raftkv.demo.cluster import (
     Cluster,
     founded_cluster,
     make_conf,
     make_config_entry,
     make_entry,
 )
+from raftkv.raft import EntryId
 
 LEADER_TERMS = [1, 1, 1, 4, 4, 5, 5, 6, 6, 6]
 # Figure 7: what followers may look like when the leader above comes to power in term 8.

@@ -2,8 +2,8 @@
 
 import pytest
 
+from raftkv.demo.cluster import Cluster, make_conf, make_config_entry, make_entry
 from raftkv.raft import Vote, VoteResp
-from tests.raft.cluster_env import Cluster, make_conf, make_config_entry, make_entry
 
 
 def voter_with(terms: list[int]) -> Cluster:

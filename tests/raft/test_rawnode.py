@@ -4,6 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from raftkv.demo.cluster import (
+    ELECTION_TICKS,
+    Cluster,
+    ShortestTimeouts,
+    founded_cluster,
+    make_conf,
+    make_entry,
+)
 from raftkv.raft import (
     BootstrapRefused,
     Config,
@@ -17,14 +25,6 @@ from raftkv.raft import (
     ReadDropped,
     Ready,
     Role,
-)
-from tests.raft.cluster_env import (
-    ELECTION_TICKS,
-    Cluster,
-    ShortestTimeouts,
-    founded_cluster,
-    make_conf,
-    make_entry,
 )
 
 CONFIG = Config(id=1, election_ticks=10, election_jitter_ticks=5, heartbeat_ticks=3)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raftkv.demo.cluster import Cluster, founded_cluster, make_conf, make_config_entry
 from raftkv.raft import (
     Append,
     AppendResp,
@@ -27,7 +28,6 @@ from raftkv.raft import (
     VoteResp,
 )
 from raftkv.raft.validation import NUMBER_MAX, is_plausible
-from tests.raft.cluster_env import Cluster, founded_cluster, make_conf, make_config_entry
 
 SMALL = st.integers(-1, 6)
 NUMBERS = SMALL | st.sampled_from([NUMBER_MAX - 1, NUMBER_MAX, 1 << 63])

@@ -2,7 +2,8 @@
 
 `Host` does for one node what the node class does (see `raftkv.raft.rawnode`), step by step and
 only when told, so that a test decides about every order and loss. `Cluster` adds the messages in
-flight. Used by the trace runner, the paper tests and the random schedules; asserts nothing itself.
+flight. Used by the commands of `raftkv demo` and of the golden traces, by the paper tests and the
+random schedules. An AssertionError means that its caller asked for what cannot be.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -47,6 +48,7 @@ class ShortestTimeouts:
     """An `Rng` that always draws the lowest number: election timeouts are ELECTION_TICKS."""
 
     def randrange(self, start: int, stop: int, /) -> int:
+        """The lowest there is."""
         assert start < stop
         return start
 
@@ -68,15 +70,18 @@ def make_conf(
 
 
 def make_member(node_id: NodeId, name: str = "") -> Member:
+    """A member with the addresses of its name, which by default is ``n1`` for node 1."""
     name = name or f"n{node_id:x}"
     return Member(node_id, name, f"{name}:7401", f"http://{name}:7400")
 
 
 def make_entry(index: int, term: int, data: bytes | None = None) -> Entry:
+    """An entry of ``data``, by default ``e7`` at index 7."""
     return Entry(term, index, EntryType.NORMAL, f"e{index}".encode() if data is None else data)
 
 
 def make_config_entry(index: int, term: int, conf: ConfState) -> Entry:
+    """An entry that holds a configuration."""
     return Entry(term, index, EntryType.CONFIG, encode_conf_state(conf))
 
 
@@ -104,6 +109,7 @@ class Disk:
         self.state = state
 
     def apply(self, write: Write) -> None:
+        """The write, but for its snapshot, is durable."""
         if write.hard_state is not None:
             self.hard_state = write.hard_state
         if write.entries:
@@ -143,14 +149,17 @@ class Host:
 
     @property
     def is_up(self) -> bool:
+        """Whether its process runs."""
         return self._raft is not None
 
     @property
     def raft(self) -> RawNode:
+        """Its core; the node is up."""
         assert self._raft is not None, "the node is down"
         return self._raft
 
     def start(self, applied: int | None = None) -> None:
+        """Start from what the disk holds; ``applied`` if the state machine survived up to there."""
         config = Config(
             id=self.id,
             election_ticks=ELECTION_TICKS,
@@ -223,6 +232,7 @@ class Host:
         return write.messages
 
     def write_to_disk(self, write: Write) -> None:
+        """All of ``write`` is durable; the core is not told yet."""
         if write.snapshot is not None:
             self.disk.snapshot(write.snapshot, self.files[write.snapshot.last])
         self.disk.apply(write)
@@ -238,6 +248,7 @@ class Host:
         return base
 
     def newest_snapshot(self) -> SnapshotBase:
+        """What the disk's log begins after; EntryId(0, 0) if there never was a snapshot."""
         return SnapshotBase(self.disk.base, self.disk.base_config_index, self.disk.base_conf)
 
     def apply(self) -> None:
@@ -297,12 +308,15 @@ class Cluster:
     # ---- single steps -----------------------------------------------------------------------
 
     def raft(self, node_id: NodeId) -> RawNode:
+        """The core of a node that is up."""
         return self.hosts[node_id].raft
 
     def up(self) -> list[Host]:
+        """All nodes that are not crashed."""
         return [host for host in self.hosts.values() if host.is_up]
 
     def send(self, messages: Iterable[Input]) -> None:
+        """Put ``messages`` in flight, but for those that a cut link loses."""
         for message in messages:
             if (message.sender, message.receiver) in self.cut:
                 self.lines.append(f"{describe_message(message)} (lost)")
@@ -312,9 +326,11 @@ class Cluster:
                 self.lines.append(describe_message(message))
 
     def take_ready(self, node_id: NodeId) -> None:
+        """`Host.take_ready`, and send its messages."""
         self.send(self.hosts[node_id].take_ready())
 
     def finish_write(self, node_id: NodeId) -> None:
+        """`Host.finish_write`, and send its messages."""
         self.send(self.hosts[node_id].finish_write())
 
     def deliver(self, message: Input) -> None:
@@ -412,6 +428,7 @@ class Cluster:
         return has_run
 
     def tick(self, node_id: NodeId, count: int = 1) -> None:
+        """Let ``count`` ticks pass on a node."""
         for _ in range(count):
             self.raft(node_id).tick()
 
