@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.client.http import KvClient
+from raftkv.client import Client
 from tests.process.cluster import Cluster
 
 pytestmark = pytest.mark.process
@@ -14,7 +14,7 @@ async def test_ranges_through_leader_and_follower(tmp_path: Path) -> None:
     async with Cluster(tmp_path) as cluster:
         leader = await cluster.wait_leader()
         follower = next(node for node in cluster.nodes if node is not leader)
-        async with KvClient([leader.url]) as one, KvClient([follower.url]) as other:
+        async with Client([leader.url]) as one, Client([follower.url]) as other:
             for number in range(20):
                 await one.put(b"k%02d" % number, b"v")
             first = await other.list(b"k", limit=15)

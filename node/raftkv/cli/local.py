@@ -23,8 +23,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from raftkv.client.errors import ClientError
-from raftkv.client.http import JsonObject, KvClient
+from raftkv.client import Client, ClientError
+from raftkv.client.model import JsonObject
 
 PORT_STEP: Final = 10
 POLL_SECONDS: Final = 0.2
@@ -203,7 +203,7 @@ async def _run(members: Sequence[LocalNode], directory: Path) -> None:
         click.echo(f"Starting {len(members)} nodes; data and logs in {directory}")
         await asyncio.gather(*(member.start() for member in members))
         endpoints = [member.url for member in members]
-        async with KvClient(endpoints, timeout_seconds=LOOK_SECONDS) as client:
+        async with Client(endpoints, timeout_seconds=LOOK_SECONDS) as client:
             await _until_any(told_to_end, _form_and_narrate(client, members))
     finally:
         click.echo("Stopping all nodes")
@@ -223,7 +223,7 @@ async def _until_any(told_to_end: asyncio.Event, work: Coroutine[Any, Any, None]
         telling.cancel()
 
 
-async def _form_and_narrate(client: KvClient, members: Sequence[LocalNode]) -> None:
+async def _form_and_narrate(client: Client, members: Sequence[LocalNode]) -> None:
     deadline = time.monotonic() + FORM_SECONDS_MAX
     while not any(_is_leading(member.status) for member in members):
         for member in members:
@@ -244,7 +244,7 @@ async def _form_and_narrate(client: KvClient, members: Sequence[LocalNode]) -> N
     raise click.ClickException("all nodes have ended")
 
 
-async def _look(client: KvClient, members: Sequence[LocalNode]) -> None:
+async def _look(client: Client, members: Sequence[LocalNode]) -> None:
     """Ask every node for its status."""
 
     async def ask(number: int, member: LocalNode) -> None:

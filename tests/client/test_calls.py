@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raftkv.client import Client, Deleted, Written
 from raftkv.client.errors import (
     ConditionFailedError,
     OutcomeUnknownError,
     RequestFailedError,
     UnreachableError,
 )
-from raftkv.client.http import Deleted, KvClient, Written, key_path, parse_endpoint
+from raftkv.client.wire import key_path, parse_endpoint
 from raftkv.node.events import Consistency, Failure, FailureCode
 from raftkv.server.http.targets import key_of_base64url, key_of_path
 from tests.server.http.fake_driver import FakeDriver
@@ -29,9 +30,9 @@ NOBODY = "http://127.0.0.1:9"
 @asynccontextmanager
 async def client_of(
     *served: Served, timeout_seconds: float = 5.0, retry_writes: bool = True
-) -> AsyncIterator[KvClient]:
+) -> AsyncIterator[Client]:
     endpoints = [f"127.0.0.1:{each.port}" for each in served]
-    async with KvClient(
+    async with Client(
         endpoints, timeout_seconds=timeout_seconds, retry_writes=retry_writes
     ) as client:
         yield client
@@ -123,7 +124,7 @@ def test_not_an_endpoint(text: str) -> None:
 
 def test_a_client_needs_an_endpoint() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        KvClient([])
+        Client([])
 
 
 # ---- failures and retries -------------------------------------------------------------------
@@ -132,14 +133,14 @@ def test_a_client_needs_an_endpoint() -> None:
 async def test_another_endpoint_is_tried_when_nothing_listens() -> None:
     async with serving() as served:
         endpoints = [NOBODY, f"http://127.0.0.1:{served.port}"]
-        async with KvClient(endpoints) as client:
+        async with Client(endpoints) as client:
             assert await client.put(b"k", b"v") == Written(101, 1)
             assert len(served.driver.commands) == 1
 
 
 async def test_when_nothing_listens_anywhere_it_says_so_at_once() -> None:
     loop = asyncio.get_running_loop()
-    async with KvClient([NOBODY, NOBODY], timeout_seconds=30, fail_fast=True) as client:
+    async with Client([NOBODY, NOBODY], timeout_seconds=30, fail_fast=True) as client:
         started_at = loop.time()
         with pytest.raises(UnreachableError, match="connection refused"):
             await client.put(b"k", b"v")
@@ -149,7 +150,7 @@ async def test_when_nothing_listens_anywhere_it_says_so_at_once() -> None:
 
 
 async def test_a_name_without_an_address_is_said_in_words() -> None:
-    async with KvClient(["http://nosuch.invalid:7400"], fail_fast=True) as client:
+    async with Client(["http://nosuch.invalid:7400"], fail_fast=True) as client:
         with pytest.raises(UnreachableError, match=r"no address is known for nosuch\.invalid"):
             await client.get(b"k")
 
@@ -221,13 +222,13 @@ class Misbehaving:
 @asynccontextmanager
 async def misbehaving(
     *, retry_writes: bool = True, timeout_seconds: float = 0.5
-) -> AsyncIterator[tuple[Misbehaving, KvClient]]:
+) -> AsyncIterator[tuple[Misbehaving, Client]]:
     server = Misbehaving()
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     async with (
         listening,
-        KvClient(
+        Client(
             [f"127.0.0.1:{port}"],
             timeout_seconds=timeout_seconds,
             retry_writes=retry_writes,
@@ -405,4 +406,4 @@ async def test_no_answer_in_time_is_an_unknown_outcome() -> None:
 
 async def test_it_must_be_opened() -> None:
     with pytest.raises(RuntimeError, match="context manager"):
-        await KvClient([NOBODY]).get(b"k")
+        await Client([NOBODY]).get(b"k")
