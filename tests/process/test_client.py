@@ -16,7 +16,7 @@ from raftkv.client import (
     compare,
     op,
 )
-from tests.process.cluster import Cluster
+from tests.process.cluster import Cluster, NodeProcess, free_port, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -217,3 +217,48 @@ async def test_the_command_line_against_three_nodes(tmp_path: Path) -> None:
         assert all(each["count"] > 0 for each in result["results"])
         assert result["errors"] == {}
         assert await run("ls", "raftkv-bench/", "--count") == b"0\n"
+
+
+async def test_a_node_joins_leads_and_another_leaves_by_the_command_line(tmp_path: Path) -> None:
+    async with Cluster(tmp_path) as cluster:
+        await cluster.wait_leader()
+        joining = cluster.new_node("n4", (free_port(), free_port()), ())
+        joining.start()
+        try:
+            await join_and_lead(cluster, joining)
+            code, _ = await raftkv(cluster, "members", "remove", "n2", "--if-config", "1")
+            assert code == 4
+            assert (await raftkv(cluster, "members", "remove", "n2"))[0] == 0
+            _, listed = await raftkv(cluster, "members", "list")
+            assert sorted(line.split(b"\t")[0] for line in listed.splitlines()) == [
+                b"n1",
+                b"n3",
+                b"n4",
+            ]
+        finally:
+            joining.kill()
+
+
+async def join_and_lead(cluster: Cluster, joining: NodeProcess) -> None:
+    async def id_of_it() -> str | None:
+        status = await cluster.status(joining)
+        is_ready = status is not None and status["state"] == "uninitialised"
+        return str(status["member_id"]) if status is not None and is_ready else None
+
+    member_id = await wait_until("n4 has an id", id_of_it, 20)
+    code, _ = await raftkv(
+        cluster,
+        *("members", "add", member_id, "--name", "n4", "--promote"),
+        *("--peer-url", f"127.0.0.1:{joining.peer_port}", "--client-url", joining.url),
+    )
+    assert code == 0
+
+    async def leads() -> bool | None:
+        # Refused until it has caught up and votes.
+        code, _ = await raftkv(cluster, "transfer", "n4")
+        return code == 0 or None
+
+    await wait_until("n4 leads", leads, 30)
+    status = await cluster.status(joining)
+    assert status is not None
+    assert status["role"] == "leader"
