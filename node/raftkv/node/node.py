@@ -32,7 +32,6 @@ from raftkv.node.events import (
     BackupEndRequest,
     BackupReadRequest,
     BackupRequest,
-    Bootstrapped,
     BootstrapRequest,
     CancelRequest,
     ConfigChangeRequest,
@@ -70,9 +69,9 @@ from raftkv.node.events import (
     TransferRequest,
     WriteRequest,
 )
-from raftkv.node.founding import check_founding, founding_configuration
 from raftkv.node.hand_over import HandOver
 from raftkv.node.hash_check import HashCheck
+from raftkv.node.joining import Joining
 from raftkv.node.orders import Orders
 from raftkv.node.outbox import Outbox
 from raftkv.node.requests import Outlook, Requests
@@ -93,7 +92,7 @@ from raftkv.raft import (
 )
 from raftkv.storage.disk import DiskError
 from raftkv.storage.errors import StorageError
-from raftkv.storage.identity import Identity, adopt_cluster
+from raftkv.storage.identity import Identity
 from raftkv.storage.recovery import Recovered, open_storage
 from raftkv.storage.wal import Wal
 
@@ -160,9 +159,7 @@ class Node:
             send=self._send,
         )
         self.hash_check = HashCheck(self._send, self._emit)
-        # Set while the identity file is being rewritten: the cluster is not known before it is.
-        self._is_adopting = False
-        self._bootstraps: list[BootstrapRequest] = []  # waiting for the founding entry's fsync
+        self._joining = Joining(self._disk, self._reply)
         self.hand_over = HandOver()
         self.round_trips = RoundTrips()
         self._unapplied: list[Entry] = []  # committed, handed out by the core, not applied yet
@@ -287,36 +284,7 @@ class Node:
             self._peers_changed(self.core)
 
     def _on_bootstrap(self, request: BootstrapRequest) -> None:
-        core = self.core
-        if core is None or self._is_adopting:
-            self._reply(request.id, Failure(FailureCode.UNINITIALISED, "the node is starting"))
-            return
-        verdict = check_founding(core.identity, request.cluster_id, request.members)
-        if verdict is not None:
-            self._reply(request.id, verdict)
-            return
-        conf = founding_configuration(request.members)
-        self._is_adopting = True
-        self._bootstraps.append(request)
-
-        def adopted(identity: Identity) -> None:
-            self._is_adopting = False
-            core.identity = identity
-            core.raft.bootstrap(conf)
-            self._peers_changed(core)
-
-        self._disk.start(adopt_cluster(core.identity, request.cluster_id, conf), adopted)
-
-    def _adopt(self, core: Core, frame: PeerFrame) -> None:
-        """Join the cluster that addresses this node by its own random id (rule 15)."""
-        self._is_adopting = True
-
-        def adopted(identity: Identity) -> None:
-            self._is_adopting = False
-            core.identity = identity
-            self._step_all(core, frame)
-
-        self._disk.start(adopt_cluster(core.identity, frame.cluster_id, None), adopted)
+        self._joining.bootstrap(self.core, request, self._peers_changed)
 
     # ---- events -----------------------------------------------------------------------------
 
@@ -349,10 +317,10 @@ class Node:
             self._step_all(core, frame)
         elif (
             identity.cluster_id is None
-            and not self._is_adopting
+            and not self._joining.is_under_way
             and any(isinstance(message, Append | SnapshotOffer) for message in frame.messages)
         ):
-            self._adopt(core, frame)
+            self._joining.adopt(core, frame, self._step_all)
         else:
             self.frames_dropped += 1
 
@@ -468,10 +436,7 @@ class Node:
             core.raft.persisted(write.number)
             for message in write.messages:
                 self._send(message.receiver, message)
-            if self._bootstraps and core.raft.durable_index >= 1:
-                for request in self._bootstraps:
-                    self._reply(request.id, Bootstrapped(request.cluster_id, repeated=False))
-                self._bootstraps.clear()
+            self._joining.durable(core)
 
         if write.snapshot is not None:
             # What it replaces is not applied any more: the state comes whole.
