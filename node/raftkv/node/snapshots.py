@@ -105,7 +105,7 @@ class Snapshots:
         self.newest: SnapshotInfo | None = None
         # For status and metrics.
         self.taken_at: float | None = None  # when this process made or installed `newest`
-        self.duration_seconds = 0.0  # how long the last one took to make
+        self.duration_seconds: float | None = None  # of making the last one
         self.last_refusal = ""  # why the last one was not made; "" if it was
         self.made_count = 0  # by this process
         self.installed_count = 0

@@ -77,6 +77,11 @@ class Status(msgspec.Struct, frozen=True):
     # Since this process began:
     idempotency_hits: int = 0  # answers of this node that told an earlier outcome again
     hash_mismatches: int = 0  # found between this node and a peer: see `ClusterStatus`
+    # The newest snapshot on this node's disk:
+    snapshot_index: int = 0  # its last entry; 0: there is none
+    snapshot_age_seconds: float | None = None  # None: there is none, or of before the start
+    snapshot_duration_seconds: float | None = None  # None: this process made none
+    snapshot_error: str = ""  # why the last attempt failed; "" if it did not
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):

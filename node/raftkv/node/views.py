@@ -14,7 +14,7 @@ def status(node: "Node", now: float) -> Status:
     core = node.core
     if core is None:
         return _starting(node)
-    raft, store = core.raft, core.store
+    raft, store, snapshots = core.raft, core.store, node.snapshots
     seen_at = node.leader_seen_at
     return Status(
         name=node.settings.name,
@@ -50,6 +50,10 @@ def status(node: "Node", now: float) -> Status:
         quota_bytes=node.settings.quota_bytes,
         idempotency_hits=node.requests.replayed_count,
         hash_mismatches=node.hash_check.mismatch_count,
+        snapshot_index=0 if snapshots.newest is None else snapshots.newest.meta.last.index,
+        snapshot_age_seconds=None if snapshots.taken_at is None else now - snapshots.taken_at,
+        snapshot_duration_seconds=snapshots.duration_seconds,
+        snapshot_error=snapshots.last_refusal,
     )
 
 

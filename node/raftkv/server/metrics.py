@@ -6,6 +6,7 @@ counted twice. Labels never come from keys: every label value is from a closed s
 of series is bounded. Names are a contract (API contract, 'Metrics').
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -224,6 +225,8 @@ class Metrics:
             ("logical_bytes", status.logical_bytes),
             ("quota_bytes", status.quota_bytes),
             ("hash_mismatch", status.hash_mismatches),
+            ("snapshot_age_seconds", _or_nan(status.snapshot_age_seconds)),
+            ("snapshot_duration_seconds", _or_nan(status.snapshot_duration_seconds)),
         ):
             self._gauges[name].set(value)
         self._idempotency_hits.inc(max(0, status.idempotency_hits - self._hits_told))
@@ -256,6 +259,10 @@ class _FramesDropped:
         yield family
 
 
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
 _GAUGES: Final = {
     "has_leader": "Whether this node knows a leader",
     "is_leader": "Whether this node leads",
@@ -275,4 +282,6 @@ _GAUGES: Final = {
     "logical_bytes": "What the store holds, as the quota counts it",
     "quota_bytes": "Beyond it only writes that make room are taken",
     "hash_mismatch": "Differences found between this node's state and a peer's",
+    "snapshot_age_seconds": "Since this process made or received its newest snapshot; else NaN",
+    "snapshot_duration_seconds": "Time to make the last snapshot; NaN before the first",
 }
