@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from raftkv.raft.messages import ConfState, EntryId, HardState, Member
-from raftkv.storage.disk import run_task
+from raftkv.storage.disk import DiskOps, DiskResult, Unlink, run_task
 from raftkv.storage.errors import CorruptionError
 from raftkv.storage.layout import SNAPSHOTS, snapshot_name
 from raftkv.storage.record import SECTOR_BYTES, SegmentStart, decode_record
@@ -321,6 +321,25 @@ def test_rule_10_older_snapshots_go_when_a_newer_one_is_named() -> None:
     assert run_task(disk, remove_older_than(newest.name)) == 2
     assert snapshots(disk) == [newest.name, snapshot_name(EntryId(1, 9))]
     assert run_task(disk, remove_older_than(newest.name)) == 0
+
+
+def test_two_removals_at_once_do_not_mind_each_other() -> None:
+    """Each has looked before the other removes anything: they are tasks of several steps."""
+    disk = SimDisk()
+    wal, _ = written(disk, 9)
+    take(disk, wal, EntryId(1, 2))
+    newer, newest = take(disk, wal, EntryId(1, 4)), take(disk, wal, EntryId(1, 8))
+    removed_by_other: list[int] = []
+
+    class Between:
+        def perform(self, ops: DiskOps) -> list[DiskResult]:
+            if isinstance(ops[0], Unlink) and not removed_by_other:
+                removed_by_other.append(run_task(disk, remove_older_than(newest.name)))
+            return disk.perform(ops)
+
+    assert run_task(Between(), remove_older_than(newer.name)) == 0
+    assert removed_by_other == [2]
+    assert snapshots(disk) == [newest.name]
 
 
 # ---- what the log stands on is not there ---------------------------------------------------

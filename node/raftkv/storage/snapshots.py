@@ -496,6 +496,15 @@ def remove_older_than(name: str) -> DiskTask[int]:
         for other, _ in listed
         if (last := parse_snapshot_name(other)) is not None and last.index < kept.index
     ]
+    count = 0
+    for other in older:
+        try:
+            yield (Unlink(f"{SNAPSHOTS}/{other}"),)
+            count += 1
+        except DiskError as error:
+            # Another of these tasks, for another snapshot, is under way and was faster.
+            if error.errno != errno.ENOENT:
+                raise
     if older:
-        yield (*(Unlink(f"{SNAPSHOTS}/{other}") for other in older), FsyncDir(SNAPSHOTS))
-    return len(older)
+        yield (FsyncDir(SNAPSHOTS),)
+    return count
