@@ -157,6 +157,20 @@ def test_an_order_without_a_leader_is_not_carried_out() -> None:
     assert failure.code is FailureCode.NO_LEADER
 
 
+def test_orders_are_bounded() -> None:
+    script, leader, followers = _script()
+    script.only_links([leader], followers)
+    script.until(lambda: script.raft(followers[0]).leader_id is None, "it to miss its leader")
+    answers = [
+        script.ask(followers[0], lambda rid, until: TransferRequest(rid, None, until))
+        for _ in range(65)
+    ]
+    script.until(lambda: any(answers), "one to be refused")
+    (refused,) = [answer for got in answers for answer in got]
+    assert isinstance(refused, Failure)
+    assert refused.code is FailureCode.OVERLOADED
+
+
 def test_a_transfer_is_answered_when_the_new_leader_has_committed() -> None:
     script, leader, (target, other) = _script()
     term = script.raft(leader).term

@@ -46,6 +46,10 @@ SILENT: Final = "silent"
 # The leader may begin such a one a little later.
 _RETRIED: Final = (RefusalReason.NOT_LEADER, RefusalReason.NOT_READY)
 
+# Orders that one node has not answered: people and operators give them, one after the other.
+_PENDING_MAX: Final = 64
+
+_FULL = Failure(FailureCode.OVERLOADED, "too many orders are in flight on this node")
 _UNKNOWN = Failure(FailureCode.UNKNOWN, "whether the order was carried out is not known")
 _LINK_BROKE = Failure(
     FailureCode.UNKNOWN, "the connection to the leader broke after the order was sent to it"
@@ -110,13 +114,17 @@ class Orders:
 
     def on_change(self, request: ConfigChangeRequest) -> None:
         """A client wants to change the membership."""
-        self._held.append(
-            _Order(request.id, request.change, request.config_index, None, request.deadline)
-        )
+        self._hold(_Order(request.id, request.change, request.config_index, None, request.deadline))
 
     def on_transfer(self, request: TransferRequest) -> None:
         """A client wants leadership to move."""
-        self._held.append(_Order(request.id, None, None, request.target, request.deadline))
+        self._hold(_Order(request.id, None, None, request.target, request.deadline))
+
+    def _hold(self, order: _Order) -> None:
+        if len(self) >= _PENDING_MAX:
+            self._answer(order.id, _FULL)
+        else:
+            self._held.append(order)
 
     def on_peer_up(self, peer: NodeId) -> None:
         """Orders may be forwarded to this peer."""
