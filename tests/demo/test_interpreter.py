@@ -142,6 +142,16 @@ def test_a_node_without_a_configuration_is_refused() -> None:
         Interpreter().run("node 1 terms=1")
 
 
+def test_a_restart_is_a_crash_first(interpreter: Interpreter) -> None:
+    assert said(interpreter, "propose 1 x", "quiet ready 1", "restart 1", "log 1") == [
+        "n1 appends 3@2 x",
+        "1@1 voters=n1,n2,n3",
+        "2@2 no-op",
+    ]
+    interpreter.run("settle")
+    assert "n1 applies 3@2 x" in said(interpreter, "miss 2,3", "campaign 2", "settle")
+
+
 def test_messages_in_flight_are_bounded(interpreter: Interpreter) -> None:
     interpreter.run("heartbeat 1")
     interpreter.run("ready 1")

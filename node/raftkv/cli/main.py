@@ -24,8 +24,8 @@ Start a cluster on this machine, then write and read a key:
     raftkv put greeting hello
     raftkv get greeting
 
-All but `local`, `node` and `wal` are clients: they ask any node of a cluster. They look for one at
-http://127.0.0.1:7400, 7410 and 7420, where `raftkv local` serves, unless --endpoint or
+All but `local`, `node`, `demo` and `wal` are clients: they ask any node of a cluster. They look for
+one at http://127.0.0.1:7400, 7410 and 7420, where `raftkv local` serves, unless --endpoint or
 RAFTKV_ENDPOINTS names others.
 """
 
@@ -36,6 +36,7 @@ _SECTIONS: Final = {
     "Start": {
         "local": "local:local_command",
         "node": "node_command:node_command",
+        "demo": "demo:demo_command",
     },
     "Keys": {
         "put": "keys:put_command",

@@ -127,8 +127,10 @@ class Network(CommandSet):
 
     @command(_FAULTS, "restart N")
     def restart(self, node: str) -> None:
-        """Start node N from what its disk holds."""
-        self.host(node).start()
+        """Start node N from what its disk holds; one that is up crashes first."""
+        host = self.host(node)
+        host.crash()
+        host.start()
 
     @command(_FAULTS, "half_persist N")
     def half_persist(self, node: str) -> None:
