@@ -20,6 +20,7 @@ from raftkv.raft.roles import Role
 from tests.simulation.administrator import Administrator
 from tests.simulation.checkers import InvariantError, Invariants, check_history
 from tests.simulation.cluster import Climate, Cluster, Machine
+from tests.simulation.followers import Followers
 from tests.simulation.network import Weather
 from tests.simulation.sessions import Sessions
 from tests.simulation.workload import Clients
@@ -27,6 +28,7 @@ from tests.simulation.world import World
 
 CLIENTS = 4
 SESSIONS = 2
+FOLLOWERS = 2
 LMDB_EVERY = 10  # seeds that are a multiple of it run the real LMDB adapter
 HEAL_SECONDS_MAX = 30.0
 
@@ -73,6 +75,9 @@ class _Run:
         self.invariants = Invariants(self.cluster)
         self.clients = Clients(self.cluster, CLIENTS)
         self.sessions = Sessions(self.cluster, SESSIONS)
+        self.followers = Followers(
+            self.cluster, FOLLOWERS, lambda: self.sessions.acknowledged_revision
+        )
         faults = [self._kill, self._lose_power, self._pause, self._partition, self._kill_all]
         # Swarm testing: each seed leaves some kinds of faults out, so that others get further.
         self.faults = [fault for fault in faults if world.chance(0.6)]
@@ -113,6 +118,7 @@ class _Run:
         self.sessions.start()
         if self.has_changes:
             self.administrator.start()
+        self.followers.start()
         self.world.after(1.0, self._next_fault)
         while self.world.events < self.events_max:
             self.world.step()
@@ -121,6 +127,7 @@ class _Run:
         check_history(self.clients.history)
         for store in self._stores():
             self.sessions.check(store)
+            self.followers.check(store)
         self.administrator.check(self._members()[0].raft.conf_state)
         return Report(
             seed=self.world.seed,
@@ -132,6 +139,7 @@ class _Run:
             reached=self.reached
             + self.sessions.reached
             + self.administrator.reached
+            + self.followers.reached
             + self._reached_by_nodes(),
         )
 
@@ -190,6 +198,10 @@ class _Run:
             "all clients to finish",
         )
         self._until(self._is_converged, "one leader, and all replicas alike")
+        self._until(
+            lambda: self.followers.have_reached(self._stores()[0].revision),
+            "all watchers to be told",
+        )
 
     def _is_converged(self) -> bool:
         cores = self._members()

@@ -74,6 +74,7 @@ class Sessions:
         self._made = 0
         self.done_count = 0
         self.reached: Counter[str] = Counter()
+        self.acknowledged_revision = 0
         # Appended words: those that were acknowledged, with the revision; all that were sent.
         self._appended: dict[bytes, int] = {}
         self._sent: set[bytes] = set()
@@ -130,6 +131,7 @@ class Sessions:
         if outcome is not None:
             assert isinstance(outcome, Written), outcome
             self._appended[word] = outcome.revision
+            self.acknowledged_revision = max(self.acknowledged_revision, outcome.revision)
 
     def _lock(self) -> Errand:
         """Take a lock, write under its protection, give it back, or die with it in the hand."""
