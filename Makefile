@@ -8,10 +8,11 @@ STAMP := $(VENV)/.installed
 IMAGE ?= raftkv:dev
 NODES ?= 3
 SEEDS ?= 200
+FUZZ_SECONDS ?= 600
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format e2e image bench simulate mutants manifests lock clean
+.PHONY: help run test lint format e2e image bench fuzz-http simulate mutants manifests lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -44,6 +45,9 @@ simulate: $(STAMP) ## the long simulation: SEEDS=200 seeds of 20,000 events
 
 mutants: $(STAMP) ## seeded bugs that the simulation must find
 	$(BIN)/python -m tests.simulation.mutants
+
+fuzz-http: $(STAMP) ## made-up requests against three nodes for ten minutes: FUZZ_SECONDS=600
+	$(BIN)/python -m tests.process.fuzz_http --seconds $(FUZZ_SECONDS)
 
 e2e: $(STAMP) ## the main job on a real Kubernetes: KUBECONFIG's, or a kind cluster of its own
 	$(BIN)/python -m tests.e2e

@@ -20,6 +20,16 @@ JSON_BODY_BYTES_MAX: Final = 64 << 10
 #: The id of a member or a lease in a body.
 HexId = Annotated[str, msgspec.Meta(pattern=rf"^{HEX_ID}\Z")]
 
+#: A duration in a body. What is wrong with one is said by `parameters.duration_ms`.
+Duration = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=64,
+        examples=["30s", "1m30s"],
+        extra_json_schema={"pattern": "^[0-9.]+(ms|s|m|h)([0-9.]+(ms|s|m))*$"},
+    ),
+]
+
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 

@@ -1,6 +1,6 @@
 """Leases over HTTP: what is asked, and the bodies of the answers. Pure."""
 
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
@@ -8,7 +8,7 @@ from raftkv.kv.commands import GrantLease
 from raftkv.kv.outcomes import LeaseGranted, LeaseRevoked
 from raftkv.node.events import LeaseInfo, LeasesFound, ListLeases
 from raftkv.server.http import parameters as take
-from raftkv.server.http.bodies import decode_body
+from raftkv.server.http.bodies import Duration, decode_body
 from raftkv.server.http.problems import BAD_BODY, BAD_ID
 from raftkv.server.http.reading import HowToRead, parse_read_query
 from raftkv.server.http.texts import duration_text, hex_id, text_of
@@ -23,7 +23,7 @@ LIST_PARAMETERS: Final = ("cursor", "limit")
 class GrantBody(msgspec.Struct, forbid_unknown_fields=True):
     """Of `POST /v1/leases`."""
 
-    ttl: Annotated[str, msgspec.Meta(max_length=64, examples=["30s"])]
+    ttl: Duration
 
 
 class KeyName(msgspec.Struct):

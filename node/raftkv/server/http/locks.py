@@ -2,7 +2,7 @@
 
 import base64
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
@@ -10,7 +10,7 @@ from raftkv.kv.commands import AcquireLock, KeepLockAlive, ReleaseLock
 from raftkv.kv.outcomes import LockHeld, LockReleased
 from raftkv.node.events import ListLocks, LockInfo, LocksFound
 from raftkv.server.http import parameters as take
-from raftkv.server.http.bodies import bytes_field, decode_body
+from raftkv.server.http.bodies import Duration, bytes_field, decode_body
 from raftkv.server.http.leases import LIST_PARAMETERS, page_limit
 from raftkv.server.http.problems import BAD_BODY, BAD_PARAMETER, Refused, quoted
 from raftkv.server.http.reading import HowToRead, parse_read_query
@@ -25,8 +25,8 @@ WAIT_SECONDS_MAX: Final = 600.0
 class AcquireBody(msgspec.Struct, forbid_unknown_fields=True):
     """Of `POST /v1/locks/{name}`."""
 
-    ttl: Annotated[str, msgspec.Meta(max_length=64, examples=["30s"])]
-    wait: Annotated[str, msgspec.Meta(max_length=64, examples=["10s"])] | None = None
+    ttl: Duration
+    wait: Duration | None = None
     owner: str | None = None  # default: a random one
     owner_encoding: Encoding = "utf-8"
 

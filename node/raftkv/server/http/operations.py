@@ -48,10 +48,23 @@ class Page(msgspec.Struct):
     """A page of a range; with ``count_only`` just the revision and the count."""
 
     revision: int
-    items: list[ItemBody] | msgspec.UnsetType = msgspec.UNSET
+    items: list["ListedItem"] | msgspec.UnsetType = msgspec.UNSET
     prefixes: list["Prefix"] | msgspec.UnsetType = msgspec.UNSET
     next_cursor: str | msgspec.UnsetType | None = msgspec.UNSET
     count: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class ListedItem(msgspec.Struct):
+    """An item of a page; with ``keys_only`` it has no value."""
+
+    key: str
+    key_encoding: str
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease: str
+    value: str | msgspec.UnsetType = msgspec.UNSET
+    value_encoding: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Prefix(msgspec.Struct):

@@ -25,7 +25,14 @@ from raftkv.kv.commands import (
 from raftkv.kv.outcomes import Deleted, Got, Incremented, OpOutcome, TxnDone, Written
 from raftkv.server.http import authorisation as touch
 from raftkv.server.http import parameters as take
-from raftkv.server.http.bodies import HexId, bytes_field, decode_body, key_field, value_field
+from raftkv.server.http.bodies import (
+    Duration,
+    HexId,
+    bytes_field,
+    decode_body,
+    key_field,
+    value_field,
+)
 from raftkv.server.http.problems import BAD_BODY, Refused
 from raftkv.server.http.ranges import KEYS_REMOVED_MAX, check_open, parse_bounds
 from raftkv.server.http.render import ItemBody, item_body
@@ -38,7 +45,6 @@ RESULT_BYTES_MAX: Final = 4 << 20
 BODY_BYTES_MAX: Final = 4 << 20
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Duration = Annotated[str, msgspec.Meta(max_length=64, examples=["30s"])]
 
 
 class PutOp(msgspec.Struct, tag_field="op", tag="put", forbid_unknown_fields=True):
