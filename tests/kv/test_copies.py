@@ -91,6 +91,25 @@ def test_rule_10_a_copy_is_the_state_of_the_moment_it_was_begun(kind: str, tmp_p
         assert Store(target.open()).chain_hash == store.chain_hash
 
 
+@pytest.mark.parametrize("kind", ENGINES)
+def test_rule_10_a_key_with_a_long_history_is_copied(kind: str, tmp_path: Path) -> None:
+    """LMDB's copy ended the process where values of a fixed size outgrew a page."""
+    count = 20_000
+    with (
+        factory_of(kind, tmp_path / "1", 1 << 26) as source,
+        factory_of(kind, tmp_path / "2", 1 << 26) as target,
+    ):
+        store = Store(source.open())
+        for index in range(1, count // 100 + 1):
+            store.apply([entry(index, *[Put(b"a", b"1")] * 100)])
+        installed = Store(install(target, copy_of(store.engine)))
+        assert installed.chain_hash == store.chain_hash
+        for revision in (1, 201, count // 2, count):
+            item = installed.get_at(b"a", revision)
+            assert item is not None
+            assert item.mod_revision == revision
+
+
 def test_rule_03_a_memory_copy_is_the_same_bytes_for_the_same_content() -> None:
     stores = [Store(MemoryEngineFactory().open()) for _ in range(2)]
     for item in LOG:

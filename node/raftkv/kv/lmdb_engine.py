@@ -220,7 +220,9 @@ class LmdbEngine:
         try:
             # Indexed by Table.
             self.databases = tuple(self.env.open_db(table.name.lower().encode()) for table in Table)
-            self.history = self.env.open_db(_HISTORY, dupsort=True, dupfixed=True)
+            # Not dupfixed, though all values are as long: LMDB's copy of an environment (0.9.36)
+            # reads wild memory in a key whose fixed-size values outgrew a page, 200 of them.
+            self.history = self.env.open_db(_HISTORY, dupsort=True)
         except lmdb.Error as error:
             self.env.close()
             raise EngineError(f"LMDB in {path}: {error}") from error

@@ -14,7 +14,7 @@ import msgspec
 
 from raftkv.kv.outcomes import Item
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 META_KEY: Final = b"state"
 HASHES_KEY: Final = b"hashes"
