@@ -88,7 +88,8 @@ def main(  # noqa: PLR0917 click passes them by name
         facts = asyncio.run(_measure_facts(Path(scratch), store_keys, watchers, console.print))
     rows = summarise(runs, RaftKV.name)
     console.print(table(rows))
-    console.print(facts_table(facts))
+    if facts:
+        console.print(facts_table(facts))
     if write:
         _PAGE.write_text(markdown(rows, runs, facts, machine, plan, names))
         console.print(f"written: {_PAGE.relative_to(_ROOT)}")
