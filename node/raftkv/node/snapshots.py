@@ -59,6 +59,9 @@ from raftkv.storage.snapshots import (
 )
 from raftkv.storage.wal import Wal
 
+# A snapshot is due when the log since the last one has this share of the state's size: what a
+# restart without its engine replays at most (docs/adr/0006-snapshot-threshold.md).
+STATE_SHARE: Final = 2
 # After a snapshot could not be made for want of room: not with every tick again.
 RETRY_SECONDS: Final = 30.0
 # Before a follower that refused a snapshot is offered one again.
@@ -143,8 +146,8 @@ class Snapshots:
         """Make a snapshot if the log has grown enough, and end transfers that hang."""
         now = self._clock()
         grown_bytes = core.wal.bytes_since_snapshot
-        if grown_bytes > self._settings.snapshot_bytes_min and (
-            grown_bytes > core.store.engine.size_bytes()
+        if grown_bytes > max(
+            self._settings.snapshot_bytes_min, core.store.engine.size_bytes() // STATE_SHARE
         ):
             self._make(core)
         for transfer in list(self.sending.values()):
