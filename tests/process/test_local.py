@@ -1,11 +1,13 @@
 """`raftkv local` as a person uses it: paste the curl, kill the leader, press Ctrl-C."""
 
+import asyncio
 import os
 import re
 import shlex
 import signal
 import socket
 import subprocess
+from asyncio.subprocess import DEVNULL
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -99,8 +101,7 @@ async def test_what_it_prints_works_as_pasted(local: Local) -> None:
     killing = await local.wait_for(r"  kill -9 (\d+)")
     assert int(killing[1]) in local.pids()
     os.kill(int(killing[1]), signal.SIGKILL)
-    await local.wait_for(r"has ended \(killed by SIGKILL\)")
-    await local.wait_for(r"raftkv node --id n\d --addr ")
+    await local.wait_for(r"n\d, which led, has ended \(killed by SIGKILL\)")
     await local.wait_for(r"n\d leads in term [3-9]")
     local.process.send_signal(signal.SIGINT)
     assert local.process.wait(15) == 0
@@ -141,8 +142,71 @@ def test_an_occupied_port_is_one_sentence(local: Local, offset: int) -> None:
     assert monotonic() - started_at < 15
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_killed_node_is_started_again_and_follows(
+    local: Local, number: signal.Signals
+) -> None:
+    local.start("--port", str(free_ports(3)), "--restart-after", "2.5")
+    await local.wait_for(r"elect a new one; it is started again after 2\.5 s:")
+    killing = await local.wait_for(r"  kill -9 (\d+)")
+    pid = int(killing[1])
+    await local.wait_for("Ctrl-C stops everything")
+    os.kill(pid, number)
+    how = "killed by SIGKILL" if number == signal.SIGKILL else "stopped in order"
+    ended = await local.wait_for(rf"(n\d)(, which led,)? has ended \({how}\)\n.*again in 2\.5 s")
+    name = ended[1]
+    started = await local.wait_for(rf"{name} is started again, process (\d+)")
+    assert int(started[1]) != pid
+    await local.wait_for(rf"again, process(.|\n)*{name} (answers: it )?follows n\d in term [3-9]")
+    assert "start it again with" not in local.text()
+    local.end()
+    assert not is_running(int(started[1]))
+
+
+async def test_a_lost_majority_is_told_and_comes_back(local: Local) -> None:
+    local.start("--port", str(free_ports(3)), "--restart-after", "3")
+    await local.wait_for("Ctrl-C stops everything")
+    first, second, _third = local.pids()
+    os.kill(first, signal.SIGKILL)
+    os.kill(second, signal.SIGKILL)
+    await local.wait_for("1 of 3 nodes is left: no majority, so nothing is written or read")
+    await local.wait_for(r"n2 is started again(.|\n)*n\d (answers: it )?leads in term")
+
+
+async def test_a_node_can_be_started_by_hand_with_the_line_that_is_printed(local: Local) -> None:
+    local.start("--port", str(free_ports(3)), "--no-restart")
+    await local.wait_for("Ctrl-C stops everything")
+    os.kill(local.pids()[2], signal.SIGKILL)
+    line = await local.wait_for(r"start it again with: (.*)\n")
+    by_hand = await asyncio.create_subprocess_exec(*shlex.split(line[1]), stderr=DEVNULL)
+    try:
+        await local.wait_for(r"again with(.|\n)*n3 (answers: it )?follows n\d in term")
+        local.process.send_signal(signal.SIGINT)
+        assert local.process.wait(15) == 0
+        assert "n3 was started by hand; stop it where you started it" in local.text()
+    finally:
+        by_hand.kill()
+        await by_hand.wait()
+
+
+async def test_a_node_that_ends_by_itself_stays_down(local: Local) -> None:
+    data = local.directory / "data"
+    arguments = ("--nodes", "1", "--port", str(free_ports(1)), "--data", str(data))
+    local.start(*arguments, "--restart-after", "0.5")
+    await local.wait_for("Ctrl-C stops everything")
+    [pid] = local.pids()
+    (data / "n1" / "identity").write_bytes(b"garbage")
+    os.kill(pid, signal.SIGKILL)
+    assert local.process.wait(30) == 1
+    assert re.search(r"has ended \(killed by SIGKILL\)(.|\n)*started again", local.text())
+    assert re.search(r"has ended \(exit code \d+; its last words: .*identity", local.text())
+    assert "start it again with: " in local.text()
+    assert "all nodes have ended" in local.text()
+
+
 async def test_it_ends_when_all_nodes_did(local: Local) -> None:
-    local.start("--nodes", "1", "--port", str(free_ports(1)))
+    local.start("--nodes", "1", "--port", str(free_ports(1)), "--no-restart")
+    await local.wait_for("what is killed stays down")
     await local.wait_for("Ctrl-C stops everything")
     [pid] = local.pids()
     os.kill(pid, signal.SIGKILL)

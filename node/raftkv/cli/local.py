@@ -1,9 +1,9 @@
 """`raftkv local`: a cluster on this machine, for looking at and for trying things out.
 
 Starts one `raftkv node` process per member, tells what happens to them, and stops them all at
-the end. It restarts nothing: a killed node stays down, because watching the others go on is what
-many people start it for. The nodes are ordinary processes; this one only watches. They end with
-it, also when it is killed.
+the end. The nodes are ordinary processes; this one only watches. They end with it, also when it
+is killed. A node that somebody killed is started again after a while, so that one can watch the
+others go on without it, and it catch up; one that ended by itself has a reason, and stays down.
 """
 
 import asyncio
@@ -50,6 +50,7 @@ class LocalNode:
             "--data", str(directory / name), *more,
         ]  # fmt: skip
         self.process: asyncio.subprocess.Process | None = None
+        self.seen_ended_at: float | None = None  # by time.monotonic; None while it runs
         self.status: JsonObject | None = None  # None: it does not answer
 
     @property
@@ -68,8 +69,13 @@ class LocalNode:
         """Whether its process ended, for whatever reason."""
         return self.process is not None and self.process.returncode is not None
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether its process ended because somebody wanted it to: a signal, or SIGTERM's drain."""
+        return self.process is not None and (self.process.returncode or 0) <= 0 and self.has_ended
+
     async def start(self) -> None:
-        """Start the process; its log is appended to."""
+        """Start the process, also again; its log is appended to."""
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -84,6 +90,7 @@ class LocalNode:
                 # A Ctrl-C at the terminal is for this process, which then stops the nodes.
                 start_new_session=True,
             )
+        self.seen_ended_at = None
 
     async def stop(self) -> None:
         """End the process in order, but without the drain that load balancers need."""
@@ -110,6 +117,8 @@ class LocalNode:
         code = self.process.returncode
         if code is not None and code < 0:
             return f"killed by {signal.Signals(-code).name}"
+        if code == 0:
+            return "stopped in order"
         return f"exit code {code}; its last words: {self.last_words()}"
 
 
@@ -134,10 +143,26 @@ class LocalNode:
     show_default=True,
     help="Client port of the first node; the others follow in steps of 10, peers one above.",
 )
-def local_command(nodes: int, data: Path | None, port: int) -> None:
+@click.option(
+    "--restart-after",
+    type=click.FloatRange(0, 86400),
+    default=10,
+    show_default=True,
+    metavar="SECONDS",
+    help="Start a node that was killed again after this time.",
+)
+@click.option(
+    "--no-restart",
+    is_flag=True,
+    help="Leave killed nodes down; a line says how to start them by hand.",
+)
+def local_command(
+    *, nodes: int, data: Path | None, port: int, restart_after: float, no_restart: bool
+) -> None:
     """Run a cluster on this machine until Ctrl-C.
 
-    Prints a curl command that works, and what happens to the nodes as it happens.
+    Prints a curl command that works, and what happens to the nodes as it happens. Kill one and
+    watch: it is started again after a while. One that ends by itself is not.
     """
     ports = [port + PORT_STEP * number for number in range(nodes)]
     for each in ports:
@@ -160,7 +185,7 @@ def local_command(nodes: int, data: Path | None, port: int) -> None:
         members = [
             LocalNode(f"n{i}", each, directory, peers, more) for i, each in enumerate(ports, 1)
         ]
-        asyncio.run(_run(members, directory))
+        asyncio.run(_run(members, directory, None if no_restart else restart_after))
 
 
 def _refuse_another_shape(directory: Path, nodes: int, port: int) -> None:
@@ -195,7 +220,9 @@ def _refuse_occupied(port: int) -> None:
             ) from None
 
 
-async def _run(members: Sequence[LocalNode], directory: Path) -> None:
+async def _run(
+    members: Sequence[LocalNode], directory: Path, restart_seconds: float | None
+) -> None:
     told_to_end = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
@@ -204,9 +231,12 @@ async def _run(members: Sequence[LocalNode], directory: Path) -> None:
         await asyncio.gather(*(member.start() for member in members))
         endpoints = [member.url for member in members]
         async with Client(endpoints, timeout_seconds=LOOK_SECONDS) as client:
-            await _until_any(told_to_end, _form_and_narrate(client, members))
+            await _until_any(told_to_end, _form_and_narrate(client, members, restart_seconds))
     finally:
         click.echo("Stopping all nodes")
+        for member in members:
+            if member.has_ended and member.status is not None:
+                click.echo(f"{member.name} was started by hand; stop it where you started it")
         await asyncio.gather(*(member.stop() for member in members))
 
 
@@ -223,7 +253,9 @@ async def _until_any(told_to_end: asyncio.Event, work: Coroutine[Any, Any, None]
         telling.cancel()
 
 
-async def _form_and_narrate(client: Client, members: Sequence[LocalNode]) -> None:
+async def _form_and_narrate(
+    client: Client, members: Sequence[LocalNode], restart_seconds: float | None
+) -> None:
     deadline = time.monotonic() + FORM_SECONDS_MAX
     while not any(_is_leading(member.status) for member in members):
         for member in members:
@@ -234,14 +266,32 @@ async def _form_and_narrate(client: Client, members: Sequence[LocalNode]) -> Non
             raise click.ClickException(f"no leader after {FORM_SECONDS_MAX:g} s. {words}")
         await asyncio.sleep(POLL_SECONDS / 2)
         await _look(client, members)
-    _introduce(members)
-    while not all(member.has_ended for member in members):
+    _introduce(members, restart_seconds)
+    while not all(_is_over(member, restart_seconds) for member in members):
         before = {member.name: (member.has_ended, member.status) for member in members}
         await asyncio.sleep(POLL_SECONDS)
         await _look(client, members)
         for member in members:
-            _narrate(member, *before[member.name])
+            _narrate(member, *before[member.name], restart_seconds)
+        if any(member.has_ended and not before[member.name][0] for member in members):
+            _narrate_majority(members)
+        for member in members:
+            await _start_again(member, restart_seconds)
     raise click.ClickException("all nodes have ended")
+
+
+def _is_over(member: LocalNode, restart_seconds: float | None) -> bool:
+    """Whether ``member`` has ended for good."""
+    return member.has_ended and (restart_seconds is None or not member.was_killed)
+
+
+async def _start_again(member: LocalNode, restart_seconds: float | None) -> None:
+    """Start ``member`` if it was killed long enough ago, and nobody else did."""
+    if member.seen_ended_at is None or restart_seconds is None or not member.was_killed:
+        return
+    if member.status is None and time.monotonic() - member.seen_ended_at >= restart_seconds:
+        await member.start()
+        _tell(f"{member.name} is started again, process {member.pid}")
 
 
 async def _look(client: Client, members: Sequence[LocalNode]) -> None:
@@ -260,7 +310,7 @@ def _is_leading(status: JsonObject | None) -> bool:
     return status is not None and status["role"] == "leader" and status["state"] == "running"
 
 
-def _introduce(members: Sequence[LocalNode]) -> None:
+def _introduce(members: Sequence[LocalNode], restart_seconds: float | None) -> None:
     leader = next(member for member in members if _is_leading(member.status))
     reader = members[-1]
     table = Table("node", "role", "clients", "peers", "process", box=None, padding=(0, 2, 0, 0))
@@ -272,11 +322,16 @@ def _introduce(members: Sequence[LocalNode]) -> None:
     console.print()
     console.print(table)
     console.print()
+    again = (
+        "what is killed stays down"
+        if restart_seconds is None
+        else f"it is started again after {restart_seconds:g} s"
+    )
     for line in (
         "Write and read a key, through any node:",
         f"  curl -X PUT -d hello {members[0].url}/v1/kv/greeting",
         f"  curl {reader.url}/v1/kv/greeting",
-        "Kill the leader and watch the others elect a new one:",
+        f"Kill the leader and watch the others elect a new one; {again}:",
         f"  kill -9 {leader.pid}",
         "Ctrl-C stops everything.",
         "",
@@ -284,19 +339,40 @@ def _introduce(members: Sequence[LocalNode]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _narrate(member: LocalNode, had_ended: bool, before: JsonObject | None) -> None:
+def _narrate(
+    member: LocalNode,
+    had_ended: bool,
+    before: JsonObject | None,
+    restart_seconds: float | None,
+) -> None:
     """Say what changed since the last look."""
     after = member.status
     if member.has_ended and not had_ended:
-        _tell(f"{member.name} has ended ({member.how_it_ended()})")
-        _tell(f"  start it again with: {_own_command()} {shlex.join(member.arguments)}")
+        member.seen_ended_at = time.monotonic()
+        member.status = None  # if it answered still, then just before
+        led = ", which led," if _is_leading(before) else ""
+        _tell(f"{member.name}{led} has ended ({member.how_it_ended()})")
+        if restart_seconds is not None and member.was_killed:
+            _tell(f"  it is started again in {restart_seconds:g} s")
+        else:
+            _tell(f"  start it again with: {_own_command()} {shlex.join(member.arguments)}")
     elif after is None:
         if before is not None and not member.has_ended:
             _tell(f"{member.name} does not answer")
     elif before is None:
-        _tell(f"{member.name} answers; {_standing(after)}")
+        _tell(f"{member.name} answers: it {_standing(after)}")
     elif _standing(before) != _standing(after):
         _tell(f"{member.name} {_standing(after)}")
+
+
+def _narrate_majority(members: Sequence[LocalNode]) -> None:
+    """Say so when too few nodes are left for anything to be decided."""
+    up = sum(not member.has_ended or member.status is not None for member in members)
+    if 0 < up <= len(members) // 2:
+        _tell(
+            f"{up} of {len(members)} nodes {'is' if up == 1 else 'are'} left: no majority,"
+            " so nothing is written or read"
+        )
 
 
 def _own_command() -> str:
@@ -308,6 +384,10 @@ def _own_command() -> str:
 def _standing(status: JsonObject) -> str:
     """Role, term and leader in words."""
     role, term, leader = status["role"], status["term"], status["leader_name"]
+    if term == 0:
+        return "is starting"
+    if status["state"] == "draining":
+        return f"drains before it stops, in term {term}"
     match role:
         case "leader":
             return f"leads in term {term}"
