@@ -196,9 +196,10 @@ def test_a_person_is_told_how_to_begin_and_errors_are_no_end(terminal: Terminal)
     before = terminal.wait_for("raft > ")
     assert "\x1b[1;32mn1 leader in term 2" in before
     terminal.process.send_signal(signal.SIGINT)
+    terminal.type("\n")  # wakes a readline that the signal hit just before it began to wait
     terminal.wait_for("`quit` or Ctrl-D leaves.")
     terminal.wait_for("raft > ")
-    terminal.type("\x04")
+    terminal.type("quit\n")
     assert terminal.process.wait(10) == 0
 
 
@@ -213,7 +214,7 @@ def test_enter_goes_on_in_the_tour_and_q_leaves_it(terminal: Terminal) -> None:
     terminal.type("q\n")
     terminal.wait_for("Your own cluster is as you left it.")
     terminal.wait_for("raft > ")
-    terminal.type("quit\n")
+    terminal.type("\x04")
     assert terminal.process.wait(10) == 0
 
 
