@@ -59,9 +59,9 @@ from raftkv.storage.snapshots import (
 )
 from raftkv.storage.wal import Wal
 
-# A snapshot is due when the log since the last one has this share of the state's size: what a
-# restart without its engine replays at most (docs/adr/0006-snapshot-threshold.md).
-STATE_SHARE: Final = 2
+# A snapshot is due when the log since the last one has half of its size: that is what a restart
+# without its engine replays at most (docs/adr/0006-snapshot-threshold.md).
+SNAPSHOT_SHARE: Final = 2
 # After a snapshot could not be made for want of room: not with every tick again.
 RETRY_SECONDS: Final = 30.0
 # Before a follower that refused a snapshot is offered one again.
@@ -146,9 +146,8 @@ class Snapshots:
         """Make a snapshot if the log has grown enough, and end transfers that hang."""
         now = self._clock()
         grown_bytes = core.wal.bytes_since_snapshot
-        if grown_bytes > max(
-            self._settings.snapshot_bytes_min, core.store.engine.size_bytes() // STATE_SHARE
-        ):
+        newest_bytes = 0 if self.newest is None else self.newest.size_bytes
+        if grown_bytes > max(self._settings.snapshot_bytes_min, newest_bytes // SNAPSHOT_SHARE):
             self._make(core)
         for transfer in list(self.sending.values()):
             if core.raft.role is not Role.LEADER or not transfer.tick(now):
