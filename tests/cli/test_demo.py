@@ -153,7 +153,13 @@ class Terminal:
         environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
         environment.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
-            COMMAND, stdin=slave, stdout=slave, stderr=slave, env=environment
+            COMMAND,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            # Tests that run in the background of a shell inherit that it is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         os.close(slave)
         self.text = ""
