@@ -332,6 +332,10 @@ class Model:
                 assert isinstance(outcome, msgspec.Struct)
                 self.states, self.leases = states, leases
                 reason = msgspec.structs.replace(outcome, revision=self.revision)
+                if isinstance(reason, ConditionFailed) and not isinstance(op, DeleteRange):
+                    item = self.items.get(op.key)
+                    mod_revision = item.mod_revision if item else 0
+                    reason = ConditionFailed(self.revision, mod_revision)
                 return TxnFailed(self.revision, succeeded, number, reason)  # type: ignore[arg-type]
             results.append(outcome)
         return TxnDone(self.revision, succeeded, tuple(results))

@@ -152,7 +152,7 @@ def test_the_other_branch_is_done_when_one_compare_does_not_hold() -> None:
         (Put(b"k", b"", None, 99), LeaseNotFound(2)),
         (Put(b"k", b"", Condition(exists=True)), ConditionFailed(2, 0)),
         # The key's revision as the operations before left it: one that is taken back.
-        (Delete(b"text", Condition(revisions=(2,))), ConditionFailed(2, 3)),
+        (Delete(b"text", Condition(revisions=(2,))), ConditionFailed(2, 1)),
         (ReadKey(b"large"), TooLarge(2, 105)),
     ],
 )

@@ -21,7 +21,12 @@ from raftkv.kv.commands import (
 )
 from raftkv.kv.keys import KeyOutcome, delete_range, do_key_command
 from raftkv.kv.outcomes import (
+    ConditionFailed,
+    CounterOverflow,
     Got,
+    LeaseFull,
+    LeaseNotFound,
+    NotACounter,
     OpOutcome,
     TooLarge,
     TooManyKeys,
@@ -31,6 +36,15 @@ from raftkv.kv.outcomes import (
 from raftkv.kv.slice import Slice
 
 Comparable = TypeVar("Comparable", bytes, int)
+_Reason = (
+    TooLarge
+    | NotACounter
+    | CounterOverflow
+    | TooManyKeys
+    | LeaseNotFound
+    | LeaseFull
+    | ConditionFailed
+)
 
 
 def transact(slice_: Slice, txn: Txn) -> TxnDone | TxnFailed:
@@ -54,8 +68,8 @@ def transact(slice_: Slice, txn: Txn) -> TxnDone | TxnFailed:
             outcome = TooManyKeys(slice_.revision)
         if not isinstance(outcome, OpOutcome):
             slice_.roll_back()
-            revision = slice_.revision
-            return TxnFailed(revision, succeeded, number, replace(outcome, revision=revision))
+            reason = _as_it_is(slice_, op, outcome)
+            return TxnFailed(slice_.revision, succeeded, number, reason)
         results.append(outcome)
     slice_.release()
     return TxnDone(slice_.revision, succeeded, tuple(results))
@@ -70,6 +84,16 @@ def _do(slice_: Slice, op: TxnOp, keys_max: int) -> KeyOutcome | Got | TooManyKe
             return delete_range(slice_, op, min(op.keys_max, keys_max - slice_.changes))
         case _:
             return do_key_command(slice_, op)
+
+
+def _as_it_is(slice_: Slice, op: TxnOp, reason: _Reason) -> _Reason:
+    """``reason`` with revisions that there are: those of the transaction others will get."""
+    reason = replace(reason, revision=slice_.revision)
+    if isinstance(reason, ConditionFailed):
+        assert not isinstance(op, DeleteRange), "a range has no condition"
+        current = slice_.look_up(op.key)
+        return replace(reason, mod_revision=0 if current is None else current.mod_revision)
+    return reason
 
 
 def _is_met(slice_: Slice, compare: Compare) -> bool:
