@@ -9,6 +9,7 @@ from raftkv.kv.commands import (
     Command,
     LeaveLock,
     Once,
+    Put,
     ReleaseLock,
     decode_command,
     encode_command,
@@ -22,6 +23,7 @@ from raftkv.kv.outcomes import (
     LockReleased,
     Replayed,
 )
+from raftkv.kv.records import Lock, Waiter
 from raftkv.node.events import (
     Answer,
     CancelRequest,
@@ -32,7 +34,8 @@ from raftkv.node.events import (
     WriteRequest,
 )
 from raftkv.node.lock_waits import LockWaits
-from tests.simulation.cluster import Machine
+from tests.simulation.cluster import Climate, Machine
+from tests.simulation.network import Weather
 from tests.simulation.scenarios import Script
 
 NAME = b"lock"
@@ -229,6 +232,51 @@ def test_rule_18_what_comes_after_an_unknown_answer_leaves_no_place_in_the_queue
     assert node.is_clean()
 
 
+# ---- after a snapshot, which brings no grants ------------------------------------------------
+
+
+def _lock_now(ticket: int, *waiting: int) -> Callable[[bytes], Lock | None]:
+    """How to find the one lock there is: granted by ``ticket``, others wait."""
+    waiters = tuple(Waiter(each, b"%d" % each, 1000, 1000) for each in waiting)
+    lock = Lock(TOKEN, b"me", 30_000, ticket, waiters)
+    return lambda name: lock if name == NAME else None
+
+
+@pytest.mark.parametrize("is_asking", [True, False])
+def test_who_got_the_lock_in_a_snapshot_is_told(is_asking: bool) -> None:
+    node = Harness()
+    then = node.ask(1)
+    if not is_asking:
+        then(QUEUED)
+    node.waits.look_again(TOKEN, _lock_now(TICKET))
+    if is_asking:
+        then(QUEUED)
+    assert node.answers == {1: GRANTED}
+    assert node.is_clean()
+
+
+@pytest.mark.parametrize("revision", [TICKET - 1, TOKEN])
+def test_who_waits_in_a_snapshot_or_came_after_it_waits_on(revision: int) -> None:
+    node = Harness()
+    node.ask(1)(QUEUED)
+    find = _lock_now(0, TICKET) if revision == TOKEN else _lock_now(TICKET - 2)
+    node.waits.look_again(revision, find)
+    assert (node.answers, node.written) == ({}, [])
+    node.waits.granted((GRANT,))
+    assert node.answers == {1: GRANTED}
+
+
+def test_who_had_and_lost_the_lock_in_a_snapshot_does_not_wait_for_it() -> None:
+    node = Harness()
+    node.ask(1)(QUEUED)
+    node.waits.look_again(TOKEN, lambda _: None)
+    ((command, left),) = node.written
+    assert command == LeaveLock(NAME, TICKET, releases=False)
+    left(LockReleased(20))
+    assert node.answers == {1: LockQueued(20, TICKET)}
+    assert node.is_clean()
+
+
 # ---- in a cluster ---------------------------------------------------------------------------
 
 
@@ -294,3 +342,20 @@ def test_the_end_of_a_wait_and_the_end_of_a_client_leave_the_queue_empty() -> No
     script.cluster.deliver(follower, follower.process, CancelRequest(request))
     script.until(lambda: _waiting(script, leader) == 0, "the other to leave")
     assert long == []
+
+
+def test_a_waiter_whose_node_was_sent_a_snapshot_gets_the_lock() -> None:
+    script = Script(6, 3, Climate(Weather(), log_bytes_max=20_000))
+    leader = script.elected(script.voters)
+    follower = next(machine for machine in script.voters if machine is not leader)
+    held = _token(script, _lock(script, leader, b"a", 1.0))
+    answers = _lock(script, follower, b"b", 60.0)
+    script.until(lambda: _waiting(script, follower) == 1, "its place")
+    script.only_links([m for m in script.voters if m is not follower], [follower])
+    _release(script, leader, held)
+    data = encode_command(Put(b"key", bytes(4000)))
+    for _ in range(40):
+        script.answer(leader, lambda rid, deadline: WriteRequest(rid, data, deadline))
+    assert script.raft(leader).first_index > script.raft(follower).last_index + 1
+    script.only_links(script.voters)
+    assert _token(script, answers) > held

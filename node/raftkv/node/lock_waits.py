@@ -1,7 +1,8 @@
 """Clients of this node that wait for a lock (API contract, `POST /v1/locks/{name}`).
 
 The queue is replicated; who is granted the lock learns it from the state machine of whichever node
-the request waits on (`AppliedEntry.grants`). So a change of leader concerns nobody who waits.
+the request waits on (`AppliedEntry.grants`). So a change of leader concerns nobody who waits. A
+snapshot that takes the place of entries has no grants: then the locks themselves are looked at.
 
     asking     its `AcquireLock` is on its way; the answer may be the lock, or a place in the queue
     waiting    for the grant of its ticket
@@ -22,6 +23,7 @@ import msgspec
 
 from raftkv.kv.commands import LeaveLock, encode_command
 from raftkv.kv.outcomes import LockGrant, LockHeld, LockQueued, LockReleased
+from raftkv.kv.records import Lock
 from raftkv.node.events import Answer, Failure, FailureCode, LockRequest, RequestId
 
 _NOT_LEFT = Failure(
@@ -95,6 +97,27 @@ class LockWaits:
                     self._finish(wait, LockHeld(grant.token, grant.token, grant.ttl_ms))
             elif grant.name in self._asking:
                 self._early[place] = grant
+
+    def look_again(self, revision: int, find: Callable[[bytes], Lock | None]) -> None:
+        """A snapshot of ``revision`` was installed: what became of those who wait?
+
+        ``find`` gives the lock of a name, as it is in there; None: nobody holds it.
+        """
+        queued: set[Place] = set()
+        for name in dict.fromkeys((*self._asking, *(name for name, _ in self._places))):
+            lock = find(name)
+            if lock is None:
+                continue
+            queued.update((name, waiter.ticket) for waiter in lock.waiters)
+            if lock.ticket:
+                self.granted((LockGrant(name, lock.ticket, lock.token, lock.ttl_ms),))
+        for place, waits in list(self._places.items()):
+            # A ticket is the revision that queued it: one beyond the snapshot is yet to come.
+            if place[1] <= revision and place not in queued:
+                # It had the lock and lost it again, or its owner has another ticket.
+                for wait in waits.copy():
+                    if not wait.is_leaving:
+                        self._leave(wait)
 
     def expire(self, now: float) -> None:
         """Leave the queue for those who waited as long as they would."""

@@ -442,7 +442,12 @@ class Node:
             # What it replaces is not applied any more: the state comes whole.
             self._unapplied.clear()
             self.requests.skip_to(write.snapshot.last.index)
-            self.snapshots.install(core, write, durable)
+
+            def installed() -> None:
+                self.requests.installed(core.store)
+                durable()
+
+            self.snapshots.install(core, write, installed)
             return
         self._wal_writes.run(lambda: core.wal.append(write.hard_state, write.entries), durable)
 

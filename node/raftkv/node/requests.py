@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import msgspec
 
 from raftkv.kv.commands import LeaderCommand, decode_command, join_batch
+from raftkv.kv.listing import find_lock
 from raftkv.kv.outcomes import Replayed, decode_outcome, encode_outcome
+from raftkv.kv.records import Lock
 from raftkv.kv.store import AppliedEntry, Store
 from raftkv.node import queries
 from raftkv.node.admission import Admission
@@ -275,6 +277,15 @@ class Requests:
                 self._settle(write, _SKIPPED)
             else:
                 self._reply_book.add(write.origin, FailureCode.UNKNOWN)
+
+    def installed(self, store: Store) -> None:
+        """The store is another, made from a snapshot: see what it did for those who wait."""
+
+        def find(name: bytes) -> Lock | None:
+            held = find_lock(store.engine, name)
+            return None if held is None else held.lock
+
+        self.locks.look_again(store.revision, find)
 
     def serve_reads(self, store: Store, now: float) -> None:
         """Answer the reads for which the store is new enough."""
