@@ -7,13 +7,15 @@ import pytest
 from raftkv.kv.commands import Put, encode_command
 from raftkv.node.events import (
     Answer,
+    BackupOpened,
+    BackupRequest,
     Failure,
     FailureCode,
     SnapshotRequest,
     SnapshotTaken,
     WriteRequest,
 )
-from raftkv.node.snapshots import REFUSED_SECONDS, Snapshots
+from raftkv.node.snapshots import BACKUPS_MAX, REFUSED_SECONDS, Snapshots
 from raftkv.storage.layout import SNAPSHOTS, WAL
 from raftkv.storage.snapshots import HEADER_BYTES
 from tests.simulation.cluster import Climate, Machine
@@ -213,3 +215,76 @@ def test_a_follower_without_room_is_not_asked_all_the_time() -> None:
     assert script.world.now - began >= REFUSED_SECONDS
     disk.capacity_bytes = None
     script.until(lambda: converged(script, machines), "all to be alike")
+
+
+def test_a_follower_gets_its_snapshot_once_the_leader_has_room_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("raftkv.node.snapshots.RETRY_SECONDS", 2.0)
+    script = Script(10, 3, NEVER)
+    machines = script.cluster.machines
+    leader = script.elected(machines)
+    follower = next(m for m in machines if m is not leader)
+    script.only_links([m for m in machines if m is not follower], [follower])
+    put(script, leader, 60, [])
+    disk = leader.disk
+    disk.capacity_bytes = sum(len(disk.read(path)) for path in disk.paths()) + 1000
+    script.only_links(machines)
+    script.until(lambda: "does not fit" in snapshots_of(leader).last_refusal, "a refusal")
+    disk.capacity_bytes = None
+    script.until(lambda: converged(script, machines), "all to be alike")
+
+
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_a_snapshot_asked_for_around_an_installation_is_answered(moment: str) -> None:
+    script = Script(11, 3, NEVER)
+    machines = script.cluster.machines
+    leader = script.elected(machines)
+    follower = next(m for m in machines if m is not leader)
+    script.only_links([m for m in machines if m is not follower], [follower])
+    put(script, leader, 60, [])
+    answers: list[Answer] = []
+    script.only_links(machines)
+    if moment == "before":
+        script.until(lambda: script.raft(follower).is_installing, "the core to take it")
+    else:
+        script.until(lambda: snapshots_of(follower).is_installing, "the installation")
+    script.cluster.request(follower, SnapshotRequest, answers.append)
+    script.until(lambda: bool(answers), "an answer")
+    (taken,) = answers
+    assert isinstance(taken, SnapshotTaken)
+    assert taken.index >= script.raft(leader).first_index - 1
+
+
+def test_backups_that_are_asked_for_at_once_are_bounded() -> None:
+    script = Script(12, 1, NEVER)
+    (machine,) = script.cluster.machines
+    script.elected([machine])
+    put(script, machine, 10, [])
+    answers: list[Answer] = []
+    for _ in range(BACKUPS_MAX + 2):
+        script.cluster.request(machine, BackupRequest, answers.append)
+    script.until(lambda: len(answers) == BACKUPS_MAX + 2, "all answers")
+    opened = [answer for answer in answers if isinstance(answer, BackupOpened)]
+    refused = [answer for answer in answers if isinstance(answer, Failure)]
+    assert (len(opened), len(refused)) == (BACKUPS_MAX, 2)
+    assert {failure.code for failure in refused} == {FailureCode.OVERLOADED}
+    script.cluster.request(machine, BackupRequest, answers.append)
+    script.until(lambda: len(answers) == BACKUPS_MAX + 3, "one more answer")
+    assert isinstance(answers[-1], Failure)
+
+
+def test_a_snapshot_has_all_that_was_written_before_it_was_asked_for() -> None:
+    script = Script(13, 1, NEVER)
+    (machine,) = script.cluster.machines
+    script.elected([machine])
+    put(script, machine, 10, [])
+    first: list[Answer] = []
+    second: list[Answer] = []
+    script.cluster.request(machine, SnapshotRequest, first.append)
+    put(script, machine, 1, [])
+    assert first == [], "the first is still being made"
+    script.cluster.request(machine, SnapshotRequest, second.append)
+    script.until(lambda: bool(first and second), "both")
+    revisions = [answer.revision for answer in first + second if isinstance(answer, SnapshotTaken)]
+    assert revisions == [10, 11]

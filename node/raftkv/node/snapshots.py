@@ -124,7 +124,8 @@ class Snapshots:
         self._is_making = False
         self._is_dropping = False  # segments of the log
         self._not_before = float("-inf")
-        self._requests: list[SnapshotRequest | BackupRequest] = []  # to be answered by the next
+        # To be answered by the next one that is begun: it has all that was applied before them.
+        self._requests: list[SnapshotRequest | BackupRequest] = []
         self._wanted: dict[NodeId, SnapshotWanted] = {}  # followers that wait for the next
         self.sending: dict[NodeId, Outgoing] = {}
         self._incoming: Incoming | None = None
@@ -137,8 +138,9 @@ class Snapshots:
         # (index, bytes of the log up to it), one mark for each slice that was applied.
         self._marks: deque[tuple[int, int]] = deque()
         self._applied_bytes = 0
-        # Opened backups, and when they were read last.
+        # Opened backups, and when they were read last; how many there are with those asked for.
         self._backups: dict[Handle, float] = {}
+        self._backup_count = 0
 
     # ---- when ----------------------------------------------------------------------------------
 
@@ -149,6 +151,10 @@ class Snapshots:
         newest_bytes = 0 if self.newest is None else self.newest.size_bytes
         if grown_bytes > max(self._settings.snapshot_bytes_min, newest_bytes // SNAPSHOT_SHARE):
             self._make(core)
+        if core.raft.role is not Role.LEADER:
+            self._wanted.clear()
+        if self._wanted or self._requests:
+            self._make(core)  # it was refused, or an installation came between
         for transfer in list(self.sending.values()):
             if core.raft.role is not Role.LEADER or not transfer.tick(now):
                 self._end_outgoing(core, transfer)
@@ -156,8 +162,6 @@ class Snapshots:
             if core.raft.role is not Role.LEADER or now >= retry_at:
                 del self._retry_at[peer]
                 core.raft.snapshot_failed(peer)
-        if core.raft.role is not Role.LEADER:
-            self._wanted.clear()
         self._close_idle_backups()
 
     def applied(self, core: Core, index: int, size_bytes: int) -> None:
@@ -180,10 +184,11 @@ class Snapshots:
             detail = "the node has nothing to make a snapshot of: it belongs to no cluster yet"
             self._answer(request.id, Failure(FailureCode.UNINITIALISED, detail))
             return
-        if isinstance(request, BackupRequest) and len(self._backups) >= BACKUPS_MAX:
+        if isinstance(request, BackupRequest) and self._backup_count >= BACKUPS_MAX:
             detail = f"{BACKUPS_MAX} backups of this node are being read already"
             self._answer(request.id, Failure(FailureCode.OVERLOADED, detail))
             return
+        self._backup_count += isinstance(request, BackupRequest)
         self._requests.append(request)
         self._not_before = float("-inf")
         self._make(core)
@@ -199,7 +204,7 @@ class Snapshots:
             return
         newest = self.newest
         if newest is not None and newest.meta.last.index == store.applied_index:
-            self._made(core, newest)
+            self._made(core, newest, self._take_requests())
             return
         term = raft.term_of(store.applied_index)
         assert term is not None, "the log reaches back to what is applied"
@@ -214,12 +219,14 @@ class Snapshots:
             state_bytes=store.engine.size_bytes(),
         )
         self._is_making = True
+        requests = self._take_requests()
         copy = store.engine.begin_copy()
 
         def written(info: SnapshotInfo) -> None:
             copy.close()
             if self._is_overtaken(info):
                 self._is_making = False
+                self._requests[:0] = requests
                 return
             self._wal_writes.run(
                 lambda: core.wal.append_snapshot(info, installs=False), lambda _: recorded(info)
@@ -230,7 +237,7 @@ class Snapshots:
             self.made_count += 1
             self.duration_seconds = self._clock() - now
             self.taken_at = self._clock()
-            self._made(core, info)
+            self._made(core, info, requests)
             self._forget_older(core, info)
 
         def refused(refusal: Refusal) -> None:
@@ -238,9 +245,9 @@ class Snapshots:
             self._is_making = False
             self._not_before = self._clock() + RETRY_SECONDS
             self.last_refusal = str(refusal)
-            for request in self._requests:
+            for request in (*requests, *self._take_requests()):
+                self._backup_count -= isinstance(request, BackupRequest)
                 self._answer(request.id, Failure(FailureCode.REFUSED, str(refusal), "no_snapshot"))
-            self._requests.clear()
 
         keep_free_bytes = self._settings.snapshot_keep_free_bytes
         self._disk.start(
@@ -257,11 +264,16 @@ class Snapshots:
             newest is not None and newest.meta.last.index >= info.meta.last.index
         )
 
-    def _made(self, core: Core, info: SnapshotInfo) -> None:
-        """``info`` is the newest: everybody who waited for one gets it."""
+    def _take_requests(self) -> list[SnapshotRequest | BackupRequest]:
+        requests, self._requests = self._requests, []
+        return requests
+
+    def _made(
+        self, core: Core, info: SnapshotInfo, requests: list[SnapshotRequest | BackupRequest]
+    ) -> None:
+        """``info`` is the newest: everybody who waited for it gets it."""
         self.newest = info
         self.last_refusal = ""
-        requests, self._requests = self._requests, []
         for request in requests:
             if isinstance(request, SnapshotRequest):
                 self._answer(request.id, _taken(info))
@@ -463,6 +475,7 @@ class Snapshots:
             self._answer(request.id, BackupOpened(_taken(info), handle))
 
         def refused(refusal: Refusal) -> None:
+            self._backup_count -= 1
             self._answer(request.id, Failure(FailureCode.REFUSED, str(refusal), "no_snapshot"))
 
         self._disk.start(open_snapshot(info.name), opened, lane=Lane.BULK, refused=refused)
@@ -494,6 +507,7 @@ class Snapshots:
                 self._close_backup(handle)
 
     def _close_backup(self, handle: Handle) -> None:
+        self._backup_count -= 1
         self._disk.start(close_snapshot(handle), lambda _: None, lane=Lane.BULK)
 
 
