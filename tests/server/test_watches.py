@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from typing_extensions import override
 
 from raftkv.kv.changes import ChangesAfter, read_changes
-from raftkv.kv.commands import Command, Delete, DeleteRange, Put, Txn, encode_command
+from raftkv.kv.commands import Command, Compact, Delete, DeleteRange, Put, Txn, encode_command
 from raftkv.node.events import Consistency, Failure, FailureCode, Found, Query, Stale
 from raftkv.server import watches
 from raftkv.server.http.calls import watch as calls
@@ -210,3 +210,23 @@ async def test_a_feed_that_fails_cuts_everybody_rather_than_fall_silent() -> Non
         async with asyncio.timeout(5):
             await stream.ended
         assert sink.is_aborted
+
+
+async def test_watches_after_a_gap_go_on_while_long_polls_overlap() -> None:
+    """A snapshot took the place of what the feed would have read; somebody always polls."""
+    driver = FakeDriver()
+    at = Endpoint(driver, HttpSettings(node_name="n1"), Metrics())
+    async with at.watches.poll(b"a") as looking, asyncio.timeout(5):
+        gap = (encode_command(Put(b"b", b"%d" % number)) for number in range(9))
+        driver.apply(*gap, encode_command(Compact(driver.revision + 9)))
+        assert await looking  # anything may have happened
+        sink = Sink(random.Random(0))
+        serving = await begin(at, "prefix=", sink)
+        wanted = Wanted(b"", is_prefix=True)
+        while wanted not in at.watches._topics:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        driver.apply(encode_command(Put(b"b", b"new")))
+        while b"new" not in sink.sent:
+            assert b"compacted" not in sink.sent
+            await asyncio.sleep(0)
+        serving.cancel()

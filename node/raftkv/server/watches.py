@@ -349,6 +349,8 @@ class Watches:
             case FailureCode.COMPACTED:
                 # This node took over a snapshot: what was between is not known to it.
                 _LOG.info("watches end: %s", failure.detail)
+                # Who polls on keeps its topic; the feed must not look for the gap again.
+                self._position = self._driver.status().revision
                 for topic in list(self._topics.values()):
                     for stream in topic.streams:
                         assert self._encoder is not None
