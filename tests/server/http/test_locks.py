@@ -34,7 +34,7 @@ async def test_acquire(served: Served) -> None:
         "owner": "me",
         "owner_encoding": "utf-8",
     }
-    assert served.driver.commands == [AcquireLock(b"a/b", b"me", 30_000, 90_000, 1000)]
+    assert served.driver.commands == [AcquireLock(b"a/b", b"me", 30_000, 91_000, 1000)]
     assert served.driver.lock_waits == [(b"a/b", 90.0)]
     assert served.driver.timeouts == [2.0]
 
@@ -69,6 +69,20 @@ async def test_a_lock_that_another_holds_is_409(served: Served, outcome: Any) ->
     answer = await served.ask("POST", "/v1/locks/a", body=ask(wait="1s"))
     assert (answer.status, answer.code()) == (409, "lock_held")
     assert (answer.json()["retryable"], answer.json()["outcome"]) == (False, "not_committed")
+
+
+@pytest.mark.parametrize(
+    ("wait", "wait_ms"), [(None, 0), ("0s", 0), ("1ms", 1001), ("10m", 601_000)]
+)
+async def test_a_place_in_the_queue_outlives_the_wait(
+    served: Served, wait: str | None, wait_ms: int
+) -> None:
+    """Log time may be behind when it is taken, and is not when it would end."""
+    served.driver.outcomes = [HELD]
+    await served.ask("POST", "/v1/locks/a", body=ask(owner="me", wait=wait))
+    assert served.driver.commands == [AcquireLock(b"a", b"me", 30_000, wait_ms, 1000)]
+    ((_, seconds),) = served.driver.lock_waits
+    assert round(seconds * 1000) == max(0, wait_ms - 1000)
 
 
 async def test_keepalive_and_release(served: Served) -> None:

@@ -20,6 +20,9 @@ from raftkv.server.http.texts import Encoding, duration_text, hex_id, text_of
 OWNER_BYTES_MAX: Final = 255
 WAITERS_MAX: Final = 1000  # of one lock
 WAIT_SECONDS_MAX: Final = 600.0
+# The node leaves the queue when the wait is over. The place lives on, as log time may be some ticks
+# behind when it is taken: it would end too early, and the lock pass by who still waits.
+_PLACE_LIVES_ON_MS: Final = 1000
 
 
 class AcquireBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -110,7 +113,8 @@ def parse_acquire(name: bytes, body: bytes, random_owner: bytes) -> TakeLock:
         owner = bytes_field("owner", asked.owner, asked.owner_encoding)
     if not 1 <= len(owner) <= OWNER_BYTES_MAX:
         raise Refused(BAD_BODY, f"owner has 1 to {OWNER_BYTES_MAX} bytes")
-    return TakeLock(AcquireLock(name, owner, ttl_ms, wait_ms, WAITERS_MAX), wait_ms / 1000)
+    place_ms = wait_ms + _PLACE_LIVES_ON_MS if wait_ms else 0
+    return TakeLock(AcquireLock(name, owner, ttl_ms, place_ms, WAITERS_MAX), wait_ms / 1000)
 
 
 def keep_alive(name: bytes, token: str | None) -> KeepLockAlive:
