@@ -178,3 +178,14 @@ async def test_failures_and_redirects(served: Served) -> None:
     for method, target in (("POST", "/v1/leases"), ("DELETE", ONE), ("POST", ONE + "/keepalive")):
         answer = await served.ask(method, target + "?redirect=true", body=b"")
         assert answer.headers["Location"] == f"http://n2:7400{target}?redirect=true"
+
+
+async def test_no_lease_has_the_id_zero(served: Served) -> None:
+    """A key that was to vanish with its lease must not stay for ever."""
+    zero = "0" * 16
+    answer = await served.ask("PUT", f"/v1/kv/a?lease={zero}", body=b"v")
+    assert (answer.status, answer.code()) == (404, "lease_not_found")
+    put = {"op": "put", "key": "a", "value": "v", "lease": zero}
+    answer = await served.ask("POST", "/v1/txn", body=json.dumps({"success": [put]}).encode())
+    assert (answer.status, answer.code()) == (404, "lease_not_found")
+    assert not served.driver.items

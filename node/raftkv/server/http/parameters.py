@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from raftkv.node.events import Consistency
-from raftkv.server.http.problems import BAD_PARAMETER, Kind, Refused, quoted
+from raftkv.server.http.problems import BAD_PARAMETER, LEASE_NOT_FOUND, Kind, Refused, quoted
 
 TIMEOUT_SECONDS_DEFAULT: Final = 5.0
 TIMEOUT_SECONDS_MAX: Final = 60.0
@@ -103,6 +103,14 @@ def hex_id(name: str, text: str, kind: Kind = BAD_PARAMETER) -> int:
     if _HEX_ID.fullmatch(text) is None:
         raise Refused(kind, f"{name} is 16 hex digits in lower case, not {quoted(text)}")
     return int(text, 16)
+
+
+def lease(name: str, text: str, kind: Kind = BAD_PARAMETER) -> int:
+    """The id of a lease to attach a key to: never 0, which would mean none."""
+    number = hex_id(name, text, kind)
+    if not number:
+        raise Refused(LEASE_NOT_FOUND, f"{name}: there is no such lease")
+    return number
 
 
 def flag(name: str, text: str | None) -> bool:

@@ -259,7 +259,7 @@ def _lease_of(given: Mapping[str, str]) -> tuple[int, int]:
     """The lease that is named, and the ttl of a lease of the key's own; 0 for what is not."""
     if "lease" in given and "ttl" in given:
         raise Refused(BAD_PARAMETER, "a key has one lease: give either lease or ttl")
-    lease = take.hex_id("lease", given["lease"]) if "lease" in given else 0
+    lease = take.lease("lease", given["lease"]) if "lease" in given else 0
     ttl_ms = take.duration_ms("ttl", given["ttl"]) if "ttl" in given else 0
     return lease, ttl_ms
 

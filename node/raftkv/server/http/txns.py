@@ -218,7 +218,7 @@ def _lease_of(place: str, asked: PutOp) -> tuple[int, int]:
     """The lease that is named, and the ttl of one of the key's own; 0 for what is not."""
     if asked.lease is not None and asked.ttl is not None:
         raise Refused(BAD_BODY, f"{place}: a key has one lease: give either lease or ttl")
-    lease = 0 if asked.lease is None else int(asked.lease, 16)
+    lease = 0 if asked.lease is None else take.lease(f"{place}.lease", asked.lease, BAD_BODY)
     ttl_ms = 0
     if asked.ttl is not None:
         ttl_ms = take.duration_ms(f"{place}.ttl", asked.ttl, kind=BAD_BODY)
