@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 from raftkv.kv.commands import DeleteRange, Put, encode_command
 from raftkv.kv.ranges import Range
 from raftkv.node.events import Consistency, Failure, FailureCode, Found, Query, Stale
+from raftkv.server.http import ranges
 from raftkv.server.http.problems import Refused
 from raftkv.server.http.ranges import parse_delete, parse_range
 from tests.server.http.fake_driver import FakeDriver
@@ -245,3 +246,21 @@ async def test_more_than_10000_keys_are_too_many_and_stay(served: Served) -> Non
     done = await served.ask("DELETE", "/v1/kv?start=00000&end=10000")
     assert done.json()["deleted"] == 10_000
     assert list(served.driver.items) == [b"10000"]
+
+
+async def test_the_head_of_lines_is_that_of_the_lines(served: Served) -> None:
+    """And nothing is read for it beyond the first piece."""
+    served.driver.apply(*(encode_command(Put(b"%d/" % n, b"")) for n in range(2000)))
+    lines = {"Accept": "application/x-ndjson"}
+    head = await served.ask("HEAD", "/v1/kv?delimiter=/", headers=lines)
+    assert (head.status, head.headers["Content-Type"]) == (200, "application/x-ndjson")
+    assert len(served.driver.queries) == 1
+
+
+async def test_prefixes_count_towards_the_size_of_a_page(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.driver.apply(*(encode_command(Put(b"%04d/" % n, b"")) for n in range(2000)))
+    monkeypatch.setattr(ranges, "PAGE_BYTES_MAX", 1000)
+    page = (await served.ask("GET", "/v1/kv?delimiter=/&limit=2000")).json()
+    assert page["next_cursor"] is not None

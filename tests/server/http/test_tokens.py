@@ -1,5 +1,6 @@
 """Every call with and without a token: who is let in, and what a refusal tells."""
 
+import base64
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -8,11 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from multidict import CIMultiDict
 
 from raftkv.kv.commands import AcquireLock, GrantLease, Put, RevokeLease, encode_command
 from raftkv.node.events import GetLease, LeaseFound, LeaseInfo
 from raftkv.server import watches
+from raftkv.server.http.endpoint import Endpoint, Request
+from raftkv.server.http.handlers import CALLS as CALLS_BY_NAME
+from raftkv.server.http.render import StreamBroken
 from raftkv.server.http.routes import ROUTES, Listener, Route, match_route
+from raftkv.server.http.settings import HttpSettings
+from raftkv.server.metrics import Metrics
 from raftkv.server.tokens import Tokens
 from tests.server.http.fake_driver import LEADER_ID, FakeDriver
 from tests.server.http.harness import Answer, Served, serving
@@ -325,6 +332,37 @@ async def test_row_24_a_watch_of_a_revoked_token_ends(
         assert b'"after"' in await kept.reader.readuntil(b"\n\n\r\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "query", "accept"),
+    [
+        ("reader", "/v1/kv", "prefix=app/", "application/x-ndjson"),
+        ("boss", "/v1/backup", "", "*/*"),
+    ],
+)
+async def test_row_24_a_long_answer_to_a_revoked_token_breaks_off(
+    tokens: Tokens, name: str, path: str, query: str, accept: str
+) -> None:
+    async def no_body(_: int) -> bytes:
+        return b""
+
+    driver = FakeDriver()
+    for number in range(4):
+        driver.apply(encode_command(Put(b"app/%d" % number, bytes(200_000))))
+    headers = CIMultiDict({"Authorization": f"Bearer {name}", "Accept": accept})
+    request = Request("GET", path, headers, no_body, identity=tokens.authenticate(headers))
+    match = match_route("GET", path, Listener.CLIENT | Listener.ADMIN)
+    at = Endpoint(driver, HttpSettings(node_name="n1"), Metrics())
+    stream = (await CALLS_BY_NAME[match.route.handler](at, request, match, query)).stream
+    assert stream is not None
+    assert await anext(stream)
+    assert await anext(stream)
+    lines = [line for line in tokens.path.read_text().splitlines() if "other/" in line]
+    tokens.path.write_text("\n".join(lines) + "\n")
+    tokens.load()
+    with pytest.raises(StreamBroken):
+        await anext(stream)
+
+
 async def test_row_23_lists_show_what_the_token_may_read(tokens: Tokens) -> None:
     async with guarded(tokens) as served:
         for name, is_shown in (("reader", True), ("boss", True), ("foreign", False)):
@@ -345,3 +383,33 @@ async def test_row_23_a_lease_that_gets_a_foreign_key_meanwhile_is_not_revoked(
         assert (answer.status, answer.code()) == (403, "forbidden")
         assert served.driver.commands == [RevokeLease(102, b"other/")]
         assert b"app/secret-leased" in served.driver.items
+
+
+async def test_row_23_the_cursor_of_a_list_names_no_lock_beyond_the_grants(tokens: Tokens) -> None:
+    names = [b"aaa", b"app/1", b"app/2", b"b/secret", b"other", b"other/", b"other/x", b"zz/secret"]
+    async with guarded(tokens) as served:
+        served.driver.apply(
+            *(encode_command(AcquireLock(name, b"o", 30_000, 0, 10)) for name in names)
+        )
+        for who, shown in (
+            ("reader", ["app/1", "app/2", "app/secret-lock"]),
+            ("foreign", ["other/", "other/x"]),
+        ):
+            for limit in range(1, 10):
+                seen: list[str] = []
+                cursor = ""
+                while True:
+                    answer = await served.ask(
+                        "GET",
+                        f"/v1/locks?limit={limit}{cursor}",
+                        headers={"Authorization": f"Bearer {who}"},
+                    )
+                    page = answer.json()
+                    seen += [lock["name"] for lock in page["locks"]]
+                    if page["next_cursor"] is None:
+                        break
+                    text = page["next_cursor"]
+                    place = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+                    assert b"secret" not in place.replace(b"app/secret", b"")
+                    cursor = f"&cursor={text}"
+                assert seen == shown

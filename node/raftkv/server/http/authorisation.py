@@ -22,6 +22,7 @@ from typing import Final, NamedTuple, Protocol
 from raftkv.kv.ranges import end_of_prefix
 from raftkv.server.http.problems import FORBIDDEN, Refused
 from raftkv.server.http.requests import Headers
+from raftkv.server.http.targets import KEY_BYTES_MAX
 
 CHALLENGE: Final = (("WWW-Authenticate", "Bearer"),)
 
@@ -162,6 +163,26 @@ def allows(grants: Sequence[Grant], access: Access) -> bool:
             return _has(grants, Role.READ)
         case Admin():
             return _has(grants, Role.ADMIN)
+
+
+def cursor_within(grants: Sequence[Grant], last: bytes) -> bytes | None:
+    """Where a list of names goes on behind ``last``; None: nothing may be read from there on.
+
+    A name that may not be read does not become a cursor, which the client could decode: the place
+    before the next prefix of the grants serves as well, since nothing between may be read.
+    """
+    if allows(grants, ReadKey(last)):
+        return last
+    beyond = min((grant.prefix for grant in grants if grant.prefix > last), default=None)
+    return None if beyond is None else _before(beyond)
+
+
+def _before(key: bytes) -> bytes:
+    """The last name before ``key``, which is not empty."""
+    *front, byte = key
+    if byte == 0:
+        return bytes(front)
+    return bytes((*front, byte - 1)) + b"\xff" * (KEY_BYTES_MAX - len(key))
 
 
 def _has(grants: Iterable[Grant], role: Role) -> bool:

@@ -29,7 +29,7 @@ from raftkv.server.http.writing import WRITE_PARAMETERS, HowToWrite, take_how_to
 LIMIT_DEFAULT: Final = 1000
 KEYS_REMOVED_MAX: Final = 10_000  # by one command (node design, rule 24)
 LIMIT_MAX: Final = 10_000
-PAGE_BYTES_MAX: Final = 4 << 20  # of keys and values; the last piece may go beyond
+PAGE_BYTES_MAX: Final = 4 << 20  # of keys, values and prefixes; the last piece may go beyond
 
 # What one piece may hold and look at, so that it takes about 2 ms (node design, rule 26).
 _PIECE_BYTES_MAX: Final = 256 << 10
@@ -220,7 +220,9 @@ def page_lines(asked: ReadRange, page: Page) -> bytes:
 
 def page_bytes(page: Page) -> int:
     """What counts towards `PAGE_BYTES_MAX`."""
-    return sum(len(item.key) + len(item.value) for item in page.items)
+    return sum(len(item.key) + len(item.value) for item in page.items) + sum(
+        len(prefix) for prefix in page.prefixes
+    )
 
 
 def _bodies(asked: ReadRange, page: Page) -> list[dict[str, object]]:

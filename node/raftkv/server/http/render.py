@@ -235,8 +235,8 @@ class Renderer:
         """404 of a read."""
         return self._failed_read(self._read_headers(reading, as_json=True), kind, detail)
 
-    def read_lines(self, reading: Reading[Any], stream: AsyncIterator[bytes]) -> Response:
-        """200 with lines of JSON that are read while they are sent."""
+    def read_lines(self, reading: Reading[Any], stream: AsyncIterator[bytes] | None) -> Response:
+        """200 with lines of JSON that are read while they are sent; None: the head alone."""
         headers = self._read_headers(reading, as_json=True)
         headers["Content-Type"] = "application/x-ndjson"
         return Response(200, headers, stream=stream)

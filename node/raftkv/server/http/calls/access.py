@@ -5,7 +5,7 @@ up. What is attached between the look and the write is judged by `RevokeLease` i
 keeping a lease alive, or attaching one more own key to it, tells and takes nothing of others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from raftkv.node.events import Failure, GetLease, LeaseFound
 from raftkv.server.http.authorisation import (
@@ -21,6 +21,7 @@ from raftkv.server.http.endpoint import Endpoint, Request
 from raftkv.server.http.guards import Guards
 from raftkv.server.http.problems import FORBIDDEN, Refused, problem_of
 from raftkv.server.http.reading import LINEARIZABLE
+from raftkv.server.http.render import StreamBroken
 
 
 def authorise_fence(request: Request, guards: Guards | None) -> None:
@@ -54,6 +55,14 @@ async def authorise_lease(
 def has_every_prefix(grants: Sequence[Grant], access: type[ReadLease | WriteLease]) -> bool:
     """Whether no key could be beyond the grants."""
     return any(not grant.prefix and allows([grant], access(())) for grant in grants)
+
+
+def still_allowed(check: Callable[[], None]) -> None:
+    """Break off a long answer, the status of which is sent, once ``check`` raises Refused."""
+    try:
+        check()
+    except Refused as refused:
+        raise StreamBroken(refused.problem.detail) from None
 
 
 def prefix_to_revoke(request: Request, keys: tuple[bytes, ...]) -> bytes:

@@ -1,10 +1,12 @@
 """`GET /v1/backup`: the whole store at one revision, as a file that verifies itself."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Final
 
 from raftkv.node.events import BackupOpened, Consistency, Failure, Get
 from raftkv.server.http.authorisation import Admin, authorise
+from raftkv.server.http.calls.access import still_allowed
 from raftkv.server.http.endpoint import Endpoint, Request
 from raftkv.server.http.render import Response, StreamBroken
 from raftkv.server.http.routes import Match
@@ -20,7 +22,8 @@ async def backup(at: Endpoint, request: Request, _match: Match, query: str) -> R
     Everything is in it that was acknowledged before the request came. The answer has a length,
     so that a client knows a file that is cut short; its last bytes are a checksum of the rest.
     """
-    authorise(request, Admin())
+    check = partial(authorise, request, Admin())
+    check()
     parse_query(query, ())
     barrier = await at.driver.read(Get(b"\0"), Consistency.LINEARIZABLE, 0, _BARRIER_SECONDS)
     if isinstance(barrier, Failure):
@@ -31,10 +34,12 @@ async def backup(at: Endpoint, request: Request, _match: Match, query: str) -> R
     if isinstance(opened, Failure):
         return at.failed(opened)
     snapshot = opened.snapshot
-    return at.renderer.backup(snapshot.revision, snapshot.size_bytes, _pieces(at, opened))
+    return at.renderer.backup(snapshot.revision, snapshot.size_bytes, _pieces(at, opened, check))
 
 
-async def _pieces(at: Endpoint, opened: BackupOpened) -> AsyncIterator[bytes]:
+async def _pieces(
+    at: Endpoint, opened: BackupOpened, check: Callable[[], None]
+) -> AsyncIterator[bytes]:
     """All bytes of the file; it is closed afterwards, also if the client goes away."""
     offset = 0
     try:
@@ -44,6 +49,7 @@ async def _pieces(at: Endpoint, opened: BackupOpened) -> AsyncIterator[bytes]:
                 raise StreamBroken(piece.detail)
             if not piece.data:
                 raise StreamBroken("the file ends before it should")
+            still_allowed(check)
             offset += len(piece.data)
             yield piece.data
     finally:

@@ -9,7 +9,14 @@ from raftkv.kv.commands import KeepLockAlive, ReleaseLock, encode_command
 from raftkv.kv.outcomes import LockHeld, LockReleased, PlainOutcome
 from raftkv.node.events import Failure, GetLock, LockFound, LocksFound
 from raftkv.server.http import locks
-from raftkv.server.http.authorisation import AnyRole, ReadKey, WriteKey, allows, authorise
+from raftkv.server.http.authorisation import (
+    AnyRole,
+    ReadKey,
+    WriteKey,
+    allows,
+    authorise,
+    cursor_within,
+)
 from raftkv.server.http.bodies import JSON_BODY_BYTES_MAX
 from raftkv.server.http.endpoint import Endpoint, Request
 from raftkv.server.http.guards import Guards, fingerprint, guarded, parse_guards, refuse_fence
@@ -101,7 +108,9 @@ async def list_locks(at: Endpoint, request: Request, _match: Match, query: str) 
     if request.identity is not None:
         grants = request.identity.grants()
         shown = tuple(each for each in page.locks if allows(grants, ReadKey(each.name)))
-        page = msgspec.structs.replace(page, locks=shown)
+        after = page.next_after
+        after = None if after is None else cursor_within(grants, after)
+        page = msgspec.structs.replace(page, locks=shown, next_after=after)
     return at.renderer.found(reading, locks.locks_body(page))
 
 

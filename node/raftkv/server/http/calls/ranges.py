@@ -1,14 +1,14 @@
 """Calls of many keys: `/v1/kv`."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from raftkv.kv.ranges import Page
 from raftkv.node.events import Consistency, Failure, FailureCode
 from raftkv.server.http import ranges
 from raftkv.server.http.authorisation import ReadRange, WriteRange, authorise
-from raftkv.server.http.calls.access import authorise_fence
+from raftkv.server.http.calls.access import authorise_fence, still_allowed
 from raftkv.server.http.endpoint import Endpoint, Request
 from raftkv.server.http.guards import guarded, parse_guards
 from raftkv.server.http.reading import HowToRead
@@ -19,14 +19,17 @@ from raftkv.server.http.routes import Match
 async def read_range(at: Endpoint, request: Request, _match: Match, query: str) -> Response:
     """`GET` and `HEAD` of a range."""
     asked = ranges.parse_range(query, request.headers.getall("Accept", []))
-    authorise(request, ReadRange(asked.first.start, asked.first.end))
+    check = partial(authorise, request, ReadRange(asked.first.start, asked.first.end))
+    check()
     deadline = time.monotonic() + asked.how.timeout_seconds
     reading = await at.read(asked.first, asked.how, Page)
     if isinstance(reading, Failure):
         return at.failed(reading)
     page = reading.found
-    if asked.as_lines and request.method != "HEAD":
-        return at.renderer.read_lines(reading, _lines(at, asked, page))
+    if asked.as_lines:
+        is_head = request.method == "HEAD"
+        lines = None if is_head else _lines(at, asked, page, check)
+        return at.renderer.read_lines(reading, lines)
     pages, count, size = [page], page.count, ranges.page_bytes(page)
     while page.resume is not None and (
         asked.first.count_only or (count < asked.first.limit and size < ranges.PAGE_BYTES_MAX)
@@ -41,14 +44,20 @@ async def read_range(at: Endpoint, request: Request, _match: Match, query: str) 
     return at.renderer.found(reading, ranges.page_body(asked, pages))
 
 
-async def _lines(at: Endpoint, asked: ranges.ReadRange, page: Page) -> AsyncIterator[bytes]:
-    """All of a range from ``page`` on; each piece has the whole timeout for itself."""
+async def _lines(
+    at: Endpoint, asked: ranges.ReadRange, page: Page, check: Callable[[], None]
+) -> AsyncIterator[bytes]:
+    """All of a range from ``page`` on; each piece has the whole timeout for itself.
+
+    ``check`` raises Refused once the client may not see it any more.
+    """
     count = page.count
     yield ranges.page_lines(asked, page)
     while page.resume is not None and count < asked.first.limit:
         following = await _next_piece(at, asked, page, count, asked.how.timeout_seconds)
         if isinstance(following, Failure):
             raise StreamBroken(following.detail)
+        still_allowed(check)
         page = following
         count += page.count
         yield ranges.page_lines(asked, page)
