@@ -293,6 +293,9 @@ async def operations(nodes: Nodes, at: str) -> None:
     assert lagging.json["reason"] == "learner_lags"
     assert (await nodes.ask(at, "POST", one + "/replace", {"by": "0" * 16})).status == 409
     assert (await nodes.ask(at, "DELETE", one)).status == 200
+    left = (await nodes.ask(nodes.leader, "GET", "/v1/cluster")).json
+    assert stranger["id"] in left["removed"]
+    assert (left["auto_promote"], left["hash_mismatches"]) == ([], 0)
     reused = await nodes.ask(at, "POST", members, stranger)
     assert (reused.status, reused.json["reason"]) == (409, "id_reused")
     founded = {"cluster_id": "other", "members": [STRANGER]}

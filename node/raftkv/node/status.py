@@ -99,3 +99,6 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     fault_tolerance: int | None  # voters that may still be lost; None: no leader known here
     state_hash: str  # hex chain hash of the state machine ...
     state_hash_index: int  # ... after applying this index
+    auto_promote: tuple[NodeId, ...] = ()  # learners that will vote once they have caught up
+    removed: tuple[NodeId, ...] = ()  # ids that left lately and are never used again
+    hash_mismatches: int = 0  # found between this node and a peer since this process began

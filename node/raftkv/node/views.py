@@ -124,6 +124,9 @@ def cluster(node: "Node") -> ClusterStatus:
         fault_tolerance=tolerance,
         state_hash=core.store.chain_hash.hex(),
         state_hash_index=core.store.applied_index,
+        auto_promote=conf.auto_promote,
+        removed=conf.removed,
+        hash_mismatches=node.hash_check.mismatch_count,
     )
 
 

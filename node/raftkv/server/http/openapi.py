@@ -14,7 +14,7 @@ from raftkv.node.status import ClusterStatus, MemberStatus, Status
 from raftkv.server.http import parameters, problems
 from raftkv.server.http.operations import JSON, OPERATIONS, Content, Operation
 from raftkv.server.http.problems import Kind
-from raftkv.server.http.render import ProblemBody
+from raftkv.server.http.render import MEMBER_GROUPS, ProblemBody
 from raftkv.server.http.routes import ROUTES, Route
 
 _PROBLEM: Final = "application/problem+json"
@@ -373,7 +373,7 @@ def _spell_ids(schemas: Json) -> None:
     }
     cluster["properties"] |= {
         "leader": maybe_hex,
-        **{name: {"type": "array", "items": _HEX} for name in _GROUPS},
+        **{name: {"type": "array", "items": _HEX} for name in MEMBER_GROUPS},
         "joint": {"type": "boolean"},
         "members": {"type": "array", "items": {"$ref": _REF.format(name="Member")}},
     }
@@ -382,7 +382,6 @@ def _spell_ids(schemas: Json) -> None:
 
 
 _STATUS_SHAPES: Final = (Status, ClusterStatus, MemberStatus)
-_GROUPS: Final = ("voters", "learners", "voters_outgoing")
 
 
 def _in_ecma(schema: object) -> object:

@@ -29,6 +29,9 @@ AGE: Final = "X-RaftKV-Age-Seconds"
 REPLAYED: Final = "Idempotency-Replayed"
 REVISION: Final = "X-RaftKV-Revision"
 
+#: Fields of `GET /v1/cluster` that list ids.
+MEMBER_GROUPS: Final = ("voters", "learners", "voters_outgoing", "auto_promote", "removed")
+
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -345,7 +348,7 @@ def cluster_body(cluster: ClusterStatus) -> dict[str, object]:
     """`GET /v1/cluster`."""
     body = msgspec.structs.asdict(cluster)
     body["leader"] = _hex_or_none(cluster.leader)
-    for group in ("voters", "learners", "voters_outgoing"):
+    for group in MEMBER_GROUPS:
         body[group] = [hex_id(member) for member in body[group]]
     body["joint"] = bool(cluster.voters_outgoing)
     body["members"] = [_member_body(member) for member in cluster.members]
