@@ -6,6 +6,7 @@ copy equal. Everyone else gets a `Cluster` from `parse_cluster`. No I/O.
 A CEL rule belongs to the class whose object it judges, and says its reason to a person.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -147,6 +148,14 @@ class NodeFailureSpec(_Value, frozen=True, kw_only=True):
     max_per_hour: Annotated[int, Meta(ge=1, le=60)] = 1
 
 
+def duration_seconds(text: str) -> float:
+    """The seconds in a duration such as ``1h30m``, which fits `DURATION_PATTERN`."""
+    units = {"h": 3600, "m": 60, "s": 1}
+    return float(
+        sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([hms])", text))
+    )
+
+
 class NetworkPolicySpec(_Value, frozen=True, kw_only=True):
     """Who may connect. Empty lists allow everyone; peers and admin calls are always limited."""
 
@@ -243,6 +252,16 @@ class BootstrapRecord(_StatusValue, frozen=True, kw_only=True):
     ] = False
 
 
+class ReplacementRecord(_StatusValue, frozen=True, kw_only=True):
+    """A member that was given up, and what its pod and claim were then (rule 8)."""
+
+    pod: str
+    member_id: str = field(name="memberID")
+    pod_uid: str | None = field(default=None, name="podUID")
+    claim_uid: str | None = field(default=None, name="claimUID")
+    at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+
+
 class MemberRole(StrEnum):
     """What a member does; Unknown while no leader tells."""
 
@@ -311,7 +330,11 @@ class Condition(_StatusValue, frozen=True, kw_only=True):
 
 
 class Status(_StatusValue, frozen=True, kw_only=True):
-    """What the operator saw last. Only `bootstrap` and `clusterID` are ever read back to decide."""
+    """What the operator saw last.
+
+    What is read back to decide: `bootstrap`, `clusterID`, `hibernated` and `replacements`, which
+    are records; and while no leader tells, `members`. `operation` only says what was announced.
+    """
 
     observed_generation: int | None = None
     cluster_id: str | None = field(default=None, name="clusterID")
@@ -325,6 +348,14 @@ class Status(_StatusValue, frozen=True, kw_only=True):
         int | None, Meta(description="Voters that may still be lost; absent while unknown.")
     ] = None
     members: tuple[MemberStatus, ...] = ()
+    hibernated: Annotated[
+        tuple[BootstrapMember, ...],
+        Meta(description="Whose pods are stopped; waking starts exactly those (rule 3)."),
+    ] = ()
+    replacements: Annotated[
+        tuple[ReplacementRecord, ...],
+        Meta(description="Members given up with their machines within the last hour (rule 8)."),
+    ] = ()
     operation: OperationStatus | None = None
     plan: Annotated[tuple[str, ...], Meta(description="What the operator does next.")] = ()
     blocked_by: Annotated[str | None, Meta(description="What the plan waits for.")] = None

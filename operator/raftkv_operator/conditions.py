@@ -19,7 +19,8 @@ from raftkv_operator.formation import (
 )
 from raftkv_operator.membership import Membership
 from raftkv_operator.observed import Observed
-from raftkv_operator.plan import Plan, Problem
+from raftkv_operator.plan import Plan
+from raftkv_operator.scene import Problem
 
 
 class Judgement(Struct, frozen=True):
@@ -45,9 +46,9 @@ def judge_all(
     return [
         available(cluster, observed, plan.formation, problems, membership),
         progressing(cluster, plan),
-        degraded(problems, membership),
-        quorum_at_risk(plan.formation, membership),
-        storage_resize(problems),
+        degraded(cluster, problems, membership),
+        quorum_at_risk(cluster, plan.formation, membership),
+        storage_resize(plan, problems),
         even_voters(cluster),
         paused(cluster),
     ]
@@ -81,8 +82,13 @@ def available(
 
 
 def _leaderless(cluster: Cluster, observed: Observed, formed: Formed) -> Judgement:
-    """No leader: an election that will succeed, or a quorum that is gone."""
+    """No leader: an election that will succeed, or a quorum that is gone or asleep."""
     record = formed.record
+    if cluster.spec.replicas == 0 and cluster.status.hibernated:
+        text = "spec.replicas is 0: the pods are stopped and the data is kept"
+        return _false(ConditionType.AVAILABLE, "Hibernated", text)
+    if cluster.status.hibernated:
+        return _false(ConditionType.AVAILABLE, "Waking", "the recorded members are started")
     present = [
         pod.node.member_id
         for pod in observed.pods
@@ -110,17 +116,24 @@ def progressing(cluster: Cluster, plan: Plan) -> Judgement:
     kind = ConditionType.PROGRESSING
     if cluster.spec.paused:
         return _false(kind, "Paused", "spec.paused is true: nothing is changed")
+    if plan.operation is not None:
+        target = f" {plan.operation.target}" if plan.operation.target else ""
+        text = f"{plan.operation.step}{target}"
+        if plan.wait is not None:
+            text = f"{text}: {plan.wait.reason}"
+        return _true(kind, plan.operation.type, text)
     if plan.wait is not None:
         return _true(kind, "Waiting", plan.wait.reason)
     return _false(kind, "Settled", "everything is as the spec says")
 
 
-def degraded(problems: tuple[Problem, ...], membership: Membership) -> Judgement:
+def degraded(cluster: Cluster, problems: tuple[Problem, ...], membership: Membership) -> Judgement:
     """Whether the user should look: the first problem gives the reason, all give the message."""
     kind = ConditionType.DEGRADED
     unhealthy = [member.name for member in membership.members if not member.healthy]
     found = list(problems)
-    if unhealthy:
+    is_asleep = cluster.spec.replicas == 0 and bool(cluster.status.hibernated)
+    if unhealthy and not is_asleep:
         text = f"{', '.join(unhealthy)} cannot be reached or lag without contact to the leader"
         found.append(Problem("MembersUnhealthy", text))
     if found:
@@ -128,11 +141,13 @@ def degraded(problems: tuple[Problem, ...], membership: Membership) -> Judgement
     return _false(kind, "Healthy", "no problem is known")
 
 
-def quorum_at_risk(formation: Formation, membership: Membership) -> Judgement:
+def quorum_at_risk(cluster: Cluster, formation: Formation, membership: Membership) -> Judgement:
     """Whether one more failure would stop a cluster that was built to bear one."""
     kind = ConditionType.QUORUM_AT_RISK
     if not isinstance(formation, Formed):
         return _false(kind, "NotFormed", "there is no cluster yet")
+    if cluster.spec.replicas == 0 and cluster.status.hibernated:
+        return _false(kind, "Hibernated", "no voter is wanted")
     if membership.fault_tolerance is None:
         return _true(kind, "NoLeader", "no leader reports the health of the voters")
     if membership.voters <= 2:
@@ -143,12 +158,14 @@ def quorum_at_risk(formation: Formation, membership: Membership) -> Judgement:
     return _false(kind, "SpareVoters", text)
 
 
-def storage_resize(problems: tuple[Problem, ...]) -> Judgement:
+def storage_resize(plan: Plan, problems: tuple[Problem, ...]) -> Judgement:
     """Whether the claims have the size that the spec asks for."""
     kind = ConditionType.STORAGE_RESIZE
     for item in problems:
-        if item.reason == "NotImplemented" and "storage.size" in item.message:
-            return _false(kind, "NotImplemented", item.message)
+        if item.reason == "StorageResize":
+            return _false(kind, "Refused", item.message)
+    if plan.is_growing:
+        return _false(kind, "Growing", "the claims are being grown to the size of the spec")
     return _true(kind, "AsSpecified", "the claims have the size of the spec")
 
 

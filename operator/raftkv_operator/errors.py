@@ -7,6 +7,7 @@
   - `RejectedError`: the API server refuses the object as such; a condition with its sentence.
   - `GoneError`: a watch must start from a new list.
 - `NodeError`: a node did not answer, answered nonsense, or is not the node that was meant.
+  - `NodeRefusedError`: it answered, with a sentence, that it will not.
 
 Anything else is a bug: logged with its traceback, counted, and tried again with a back-off.
 """
@@ -51,6 +52,23 @@ class GoneError(KubeError):
 
 class NodeError(OperatorError):
     """A node could not be asked, or is not the one that was meant."""
+
+
+class NodeRefusedError(NodeError):
+    """A node answered that it will not do what was asked; nothing changed."""
+
+    def __init__(self, message: str, *, status: int, reason: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason  # of a refused change of the membership, such as "learner_lags"
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the next look will show something else, or the same call may then succeed."""
+        return self.status == 412 or self.reason in _PASSING_REASONS
+
+
+_PASSING_REASONS = frozenset({"not_leader", "not_ready", "change_in_progress", "learner_lags"})
 
 
 def describe_error(error: BaseException) -> str:

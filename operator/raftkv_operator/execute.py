@@ -15,22 +15,37 @@ from msgspec import Struct
 from raftkv_operator import names
 from raftkv_operator.actions import (
     Action,
+    AddLearner,
     Apply,
     Bootstrap,
     Delete,
+    DeleteClaim,
+    DiscardPod,
+    GrowClaim,
+    OrphanStatefulSet,
+    OwnClaim,
     PostEvent,
+    PromoteLearner,
     RecordBootstrap,
+    RecordHibernation,
+    RecordReplacement,
+    RemoveMember,
+    ReplaceMember,
     ReplacePod,
+    SetDrain,
+    StopPod,
+    TransferLeader,
     WriteStatus,
     describe,
 )
 from raftkv_operator.api import parse_status, to_json
-from raftkv_operator.clusters import Clusters, cluster_key
+from raftkv_operator.clusters import ClusterKey, Clusters, cluster_key
 from raftkv_operator.errors import (
     ConflictError,
     ForbiddenError,
     KubeError,
     NodeError,
+    NodeRefusedError,
     RejectedError,
 )
 from raftkv_operator.failpoints import Failpoints
@@ -38,9 +53,9 @@ from raftkv_operator.kube import Kube
 from raftkv_operator.lease import Gate
 from raftkv_operator.node_client import BootstrapTarget, Nodes
 from raftkv_operator.objects import JsonObject, Kind
-from raftkv_operator.plan import Problem
 from raftkv_operator.repair_limit import REPAIR_INTERVAL_SECONDS, RepairLimit
-from raftkv_operator.resources import OWNED_KINDS, POD, STATEFUL_SET
+from raftkv_operator.resources import CLAIM, OWNED_KINDS, POD, STATEFUL_SET
+from raftkv_operator.scene import Problem
 from raftkv_operator.watch import Caches
 
 logger = logging.getLogger(__name__)
@@ -104,6 +119,10 @@ class Executor:
                 outcome.is_stale = True
                 break
             except (KubeError, NodeError) as error:
+                if isinstance(error, NodeRefusedError) and error.is_passing:
+                    logger.info("%s/%s: not now: %s", *cluster_key(body), error)
+                    outcome.is_stale = True
+                    break
                 logger.warning("%s/%s: %s failed: %s", *cluster_key(body), action.point, error)
                 outcome.problems.append(_problem(action, error))
                 if not _is_about_the_object(action, error):
@@ -134,17 +153,99 @@ class Executor:
                 cache.put(answer)
             case Delete(kind=kind, name=name, uid=uid):
                 await self._kube.delete(_OWNED[kind], namespace, name, uid=uid)
-            case ReplacePod(name=name, uid=uid):
+            case ReplacePod(name=name, uid=uid) | StopPod(name=name, uid=uid):
                 await self._kube.delete(POD, namespace, name, uid=uid)
-            case RecordBootstrap(record=record):
-                recorded = {"clusterID": record.cluster_id, "bootstrap": to_json(record)}
-                await self._write_status(body, {**(body.get("status") or {}), **recorded})
+            case DiscardPod(name=name, uid=uid):
+                await self._kube.delete(POD, namespace, name, uid=uid, is_forced=True)
+            case DeleteClaim() | GrowClaim() | OwnClaim() | OrphanStatefulSet():
+                await self._change_storage(namespace, action)
+            case RecordBootstrap() | RecordHibernation() | RecordReplacement():
+                await self._record(body, action)
+            case (
+                AddLearner()
+                | PromoteLearner()
+                | ReplaceMember()
+                | RemoveMember()
+                | TransferLeader()
+                | SetDrain()
+            ):
+                await self._change_members(body, action)
             case Bootstrap():
                 await self._bootstrap(body, action)
             case PostEvent():
                 await self._post_event(body, action, now)
             case WriteStatus(status=status):
                 await self._write_status(body, to_json(status))
+            case _:
+                assert_never(action)
+
+    async def _record(
+        self, body: JsonObject, action: RecordBootstrap | RecordHibernation | RecordReplacement
+    ) -> None:
+        """Write what must be known before something is done, into the status that was read."""
+        values: dict[str, object]
+        match action:
+            case RecordBootstrap(record=record):
+                values = {"clusterID": record.cluster_id, "bootstrap": to_json(record)}
+            case RecordHibernation(members=members):
+                values = {"hibernated": [to_json(member) for member in members]}
+            case RecordReplacement(records=records):
+                values = {"replacements": [to_json(item) for item in records]}
+            case _:
+                assert_never(action)
+        await self._write_status(body, {**(body.get("status") or {}), **values})
+
+    async def _change_members(
+        self,
+        body: JsonObject,
+        action: AddLearner
+        | PromoteLearner
+        | ReplaceMember
+        | RemoveMember
+        | TransferLeader
+        | SetDrain,
+    ) -> None:
+        """Rule 6: each call names the cluster, the member's id and the configuration it is for."""
+        match action:
+            case AddLearner(call=call):
+                member = _target(cluster_key(body), action.pod, action.member_id)
+                await self._nodes.add_learner(call.ip, call.cluster_id, call.config_index, member)
+            case PromoteLearner(call=call, member_id=member_id):
+                await self._nodes.promote(call.ip, call.cluster_id, call.config_index, member_id)
+            case ReplaceMember(call=call, member_id=member_id, by=by):
+                await self._nodes.replace(
+                    call.ip, call.cluster_id, call.config_index, member_id, by
+                )
+            case RemoveMember(call=call, member_id=member_id):
+                await self._nodes.remove(call.ip, call.cluster_id, call.config_index, member_id)
+            case TransferLeader(ip=ip, cluster_id=cluster_id, member_id=member_id):
+                await self._nodes.transfer(ip, cluster_id, member_id)
+            case SetDrain(ip=ip, cluster_id=cluster_id):
+                status = await self._nodes.status(ip)
+                if (status.name, status.member_id) != (action.pod, action.member_id):
+                    raise ConflictError(f"{ip} is {status.name} {status.member_id} by now")
+                await self._nodes.drain(ip, cluster_id, is_draining=action.is_draining)
+            case _:
+                assert_never(action)
+
+    async def _change_storage(
+        self, namespace: str, action: DeleteClaim | GrowClaim | OwnClaim | OrphanStatefulSet
+    ) -> None:
+        """Each depends on the uid that was seen: another object of that name is left alone."""
+        name, uid = action.name, action.uid
+        match action:
+            case DeleteClaim():
+                await self._kube.delete(CLAIM, namespace, name, uid=uid)
+            case GrowClaim(size=size):
+                change = {"spec": {"resources": {"requests": {"storage": size}}}}
+                await self._kube.merge(CLAIM, namespace, name, change, uid=uid)
+            case OwnClaim(owners=owners):
+                metadata = {"ownerReferences": list(owners)}
+                await self._kube.merge(CLAIM, namespace, name, {"metadata": metadata}, uid=uid)
+            case OrphanStatefulSet():
+                await self._kube.delete(
+                    STATEFUL_SET, namespace, name, uid=uid, propagation="Orphan"
+                )
             case _:
                 assert_never(action)
 
@@ -165,15 +266,7 @@ class Executor:
         status = await self._nodes.status(action.ip)
         if (status.name, status.member_id) != (founder.pod, founder.member_id):
             raise ConflictError(f"{action.ip} is {status.name} {status.member_id} by now")
-        members = [
-            BootstrapTarget(
-                id=member.member_id,
-                name=member.pod,
-                peer_url=names.peer_url(key.name, key.namespace, member.pod),
-                client_url=names.client_url(key.name, key.namespace, member.pod),
-            )
-            for member in action.record.members
-        ]
+        members = [_target(key, member.pod, member.member_id) for member in action.record.members]
         await self._nodes.bootstrap(action.ip, action.record.cluster_id, members)
 
     async def _post_event(self, body: JsonObject, action: PostEvent, now: datetime) -> None:
@@ -220,13 +313,22 @@ class Executor:
             logger.debug("%s/%s: %s", *key, error)
 
 
+def _target(key: ClusterKey, pod: str, member_id: str) -> BootstrapTarget:
+    return BootstrapTarget(
+        id=member_id,
+        name=pod,
+        peer_url=names.peer_url(key.name, key.namespace, pod),
+        client_url=names.client_url(key.name, key.namespace, pod),
+    )
+
+
 def _starts_pods(action: Apply) -> bool:
     return action.item["kind"] == STATEFUL_SET.name and action.live_uid is None
 
 
 def _is_about_the_object(action: Action, error: Exception) -> bool:
     """Whether only this object is refused, so that the others are worth a try."""
-    is_object = isinstance(action, Apply | Delete)
+    is_object = isinstance(action, Apply | Delete | GrowClaim | OwnClaim)
     return is_object and isinstance(error, RejectedError | ForbiddenError)
 
 
@@ -241,6 +343,8 @@ def _contested(action: Apply) -> Problem:
 
 def _problem(action: Action, error: Exception) -> Problem:
     """What the user reads about a failed action."""
+    if isinstance(action, GrowClaim) and isinstance(error, RejectedError | ForbiddenError):
+        return Problem("StorageResize", f"{action.name} cannot grow to {action.size}: {error}")
     match error:
         case RejectedError():
             return Problem("InvalidSpec", f"Kubernetes refuses to {describe(action)}: {error}")

@@ -181,14 +181,42 @@ class Kube:
         query = {"fieldManager": names.FIELD_MANAGER}
         return await self._call("PUT", path, query=query, body=item)
 
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
-        """Delete the object if it still is the one with this uid; absence is success."""
-        body = {
+    async def merge(
+        self, kind: Kind, namespace: str, name: str, change: JsonObject, *, uid: str
+    ) -> JsonObject:
+        """Merge ``change`` into the object, if it still is the one with this uid."""
+        metadata = {**(change.get("metadata") or {}), "uid": uid}
+        return await self._call(
+            "PATCH",
+            _path(kind, namespace, name),
+            query={"fieldManager": names.FIELD_MANAGER},
+            body={**change, "metadata": metadata},
+            content_type="application/merge-patch+json",
+        )
+
+    async def delete(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        *,
+        uid: str,
+        propagation: str = "Background",
+        is_forced: bool = False,
+    ) -> None:
+        """Delete the object if it still is the one with this uid; absence is success.
+
+        ``propagation`` Orphan leaves what it owns. ``is_forced`` does not wait for a machine to
+        confirm that a pod ended.
+        """
+        body: JsonObject = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "preconditions": {"uid": uid},
-            "propagationPolicy": "Background",
+            "propagationPolicy": propagation,
         }
+        if is_forced:
+            body["gracePeriodSeconds"] = 0
         try:
             await self._call("DELETE", _path(kind, namespace, name), body=body)
         except NotFoundError:

@@ -101,6 +101,13 @@ def claim(pod_name: str) -> str:
     return f"{CLAIM_TEMPLATE}-{pod_name}"
 
 
+def claimant(cluster: str, claim_name: str) -> str | None:
+    """The pod whose claim this is; None when it is none of this cluster's."""
+    prefix, _, pod_name = claim_name.partition("-")
+    is_ours = prefix == CLAIM_TEMPLATE and ordinal_of(cluster, pod_name) is not None
+    return pod_name if is_ours else None
+
+
 def ordinal_of(cluster: str, pod_name: str) -> int | None:
     """The ordinal in a pod's name; None when the name is not one of this cluster's pods."""
     stem, _, number = pod_name.rpartition("-")

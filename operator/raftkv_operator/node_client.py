@@ -1,4 +1,4 @@
-"""The nodes' HTTP API, as far as the operator uses it: who are you, who are the members, bootstrap.
+"""The nodes' HTTP API, as far as the operator uses it: who are you, who are the members, be others.
 
 Called by `observe` and `execute`. A pod is reached by its IP, which may by now be another pod's:
 callers compare the name and the id in the answer (rule 14). Retries nothing.
@@ -11,17 +11,19 @@ import aiohttp
 import msgspec
 
 from raftkv_operator import names
-from raftkv_operator.errors import NodeError, describe_error
+from raftkv_operator.errors import NodeError, NodeRefusedError, describe_error
 from raftkv_operator.objects import JsonObject
 from raftkv_operator.observed import NodeCluster, NodeStatus
 
 CALL_TIMEOUT_SECONDS = 2.0
+# A change is answered when it is committed: the node's own deadline is 5 s.
+CHANGE_TIMEOUT_SECONDS = 8.0
 
 _Answer = TypeVar("_Answer")
 
 
 class BootstrapTarget(msgspec.Struct, frozen=True):
-    """One member in the bootstrap call."""
+    """One member in the bootstrap call, or a learner to be added."""
 
     id: str
     name: str
@@ -40,6 +42,32 @@ class Nodes(Protocol):
 
     async def bootstrap(self, ip: str, cluster_id: str, members: Sequence[BootstrapTarget]) -> None:
         """Found the cluster on the node at ``ip``; the same call again changes nothing."""
+
+    async def add_learner(
+        self, ip: str, cluster_id: str, config_index: int, member: BootstrapTarget
+    ) -> None:
+        """Add ``member`` without a vote. This and the next three depend on ``config_index``.
+
+        Raises:
+            NodeRefusedError: another configuration is in force, or the change is not allowed now.
+        """
+
+    async def promote(self, ip: str, cluster_id: str, config_index: int, member_id: str) -> None:
+        """Let a learner vote."""
+
+    async def replace(
+        self, ip: str, cluster_id: str, config_index: int, member_id: str, by: str
+    ) -> None:
+        """Let the learner ``by`` vote in the place of the voter ``member_id``."""
+
+    async def remove(self, ip: str, cluster_id: str, config_index: int, member_id: str) -> None:
+        """Remove a member for good."""
+
+    async def transfer(self, ip: str, cluster_id: str, member_id: str) -> None:
+        """Hand leadership to ``member_id``."""
+
+    async def drain(self, ip: str, cluster_id: str, *, is_draining: bool) -> None:
+        """Start or undo the drain of the node at ``ip``."""
 
 
 class HttpNodes:
@@ -63,19 +91,100 @@ class HttpNodes:
         body = {"cluster_id": cluster_id, "members": msgspec.to_builtins(members)}
         await self._call("POST", ip, "/v1/cluster/bootstrap", body)
 
-    async def _call(self, method: str, ip: str, path: str, body: JsonObject | None = None) -> bytes:
+    async def add_learner(
+        self, ip: str, cluster_id: str, config_index: int, member: BootstrapTarget
+    ) -> None:
+        """See `Nodes`."""
+        body = {**msgspec.to_builtins(member), "promote": "manual"}
+        await self._change(
+            "POST", ip, "/v1/cluster/members", cluster_id, config_index=config_index, body=body
+        )
+
+    async def promote(self, ip: str, cluster_id: str, config_index: int, member_id: str) -> None:
+        """See `Nodes`."""
+        path = f"/v1/cluster/members/{member_id}/promote"
+        await self._change("POST", ip, path, cluster_id, config_index=config_index)
+
+    async def replace(
+        self, ip: str, cluster_id: str, config_index: int, member_id: str, by: str
+    ) -> None:
+        """See `Nodes`."""
+        path = f"/v1/cluster/members/{member_id}/replace"
+        await self._change("POST", ip, path, cluster_id, config_index=config_index, body={"by": by})
+
+    async def remove(self, ip: str, cluster_id: str, config_index: int, member_id: str) -> None:
+        """See `Nodes`."""
+        path = f"/v1/cluster/members/{member_id}"
+        await self._change("DELETE", ip, path, cluster_id, config_index=config_index)
+
+    async def transfer(self, ip: str, cluster_id: str, member_id: str) -> None:
+        """See `Nodes`."""
+        body = {"target": member_id}
+        await self._change("POST", ip, "/v1/cluster/leader", cluster_id, body=body)
+
+    async def drain(self, ip: str, cluster_id: str, *, is_draining: bool) -> None:
+        """See `Nodes`."""
+        method = "POST" if is_draining else "DELETE"
+        await self._change(method, ip, "/v1/maintenance/drain", cluster_id)
+
+    async def _change(
+        self,
+        method: str,
+        ip: str,
+        path: str,
+        cluster_id: str,
+        *,
+        config_index: int | None = None,
+        body: JsonObject | None = None,
+    ) -> None:
+        headers = {"X-RaftKV-Cluster": cluster_id}
+        if config_index is not None:
+            headers["If-Match"] = f'"{config_index}"'
+        await self._call(
+            method, ip, path, body, headers=headers, timeout_seconds=CHANGE_TIMEOUT_SECONDS
+        )
+
+    async def _call(
+        self,
+        method: str,
+        ip: str,
+        path: str,
+        body: JsonObject | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout_seconds: float = CALL_TIMEOUT_SECONDS,
+    ) -> bytes:
         host = f"[{ip}]" if ":" in ip else ip
         url = f"http://{host}:{self._port}{path}"
-        timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         try:
-            async with self._session.request(method, url, json=body, timeout=timeout) as response:
+            async with self._session.request(
+                method, url, json=body, headers=headers, timeout=timeout
+            ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise NodeError(f"{method} {path}: {describe_error(error)}") from error
         if response.status >= 400:
-            text = content[:500].decode(errors="replace")
-            raise NodeError(f"{method} {path} answered {response.status}: {text}")
+            raise _refusal(f"{method} {path}", response.status, content)
         return content
+
+
+class _Problem(msgspec.Struct):
+    """What the operator reads of a node's problem document."""
+
+    detail: str = ""
+    reason: str = ""
+
+
+def _refusal(what: str, status: int, content: bytes) -> NodeRefusedError:
+    try:
+        problem = msgspec.json.decode(content, type=_Problem)
+    except msgspec.MsgspecError:
+        problem = _Problem()
+    text = problem.detail or content[:500].decode(errors="replace")
+    return NodeRefusedError(
+        f"{what} answered {status}: {text}", status=status, reason=problem.reason
+    )
 
 
 def _decode(content: bytes, kind: type[_Answer]) -> _Answer:

@@ -7,6 +7,7 @@ Nodes are asked in parallel and by IP; an answer under another name is no answer
 
 import asyncio
 import logging
+from datetime import datetime
 
 from raftkv_operator import names
 from raftkv_operator.api import Cluster
@@ -22,14 +23,23 @@ from raftkv_operator.objects import (
     key_of,
 )
 from raftkv_operator.observed import NodeCluster, NodeStatus, Observed, PodView
-from raftkv_operator.resources import OWNED_KINDS, POD, POD_MONITOR, STATEFUL_SET, claimed_keys
+from raftkv_operator.resources import (
+    CLAIM,
+    OWNED_KINDS,
+    POD,
+    POD_MONITOR,
+    STATEFUL_SET,
+    claimed_keys,
+)
 from raftkv_operator.watch import Caches
 
 logger = logging.getLogger(__name__)
 
 
-async def observe(cluster: Cluster, *, kube: Kube, caches: Caches, nodes: Nodes) -> Observed:
-    """Look at the objects, pods and nodes of ``cluster``.
+async def observe(
+    cluster: Cluster, *, kube: Kube, caches: Caches, nodes: Nodes, now: datetime
+) -> Observed:
+    """Look at the objects, pods, claims and nodes of ``cluster``.
 
     Raises:
         KubeError: an object could not be read; then nothing is known for sure.
@@ -48,11 +58,24 @@ async def observe(cluster: Cluster, *, kube: Kube, caches: Caches, nodes: Nodes)
     return Observed(
         objects=objects,
         pods=tuple(
-            _pod_view(cluster, pod, status, config)
+            _pod_view(cluster, pod, status, config, now)
             for pod, status, config in zip(pods, statuses, configs, strict=True)
         ),
         has_pod_monitors=has_pod_monitors,
+        claims=_claims(cluster, caches),
+        now_seconds=now.timestamp(),
     )
+
+
+def _claims(cluster: Cluster, caches: Caches) -> dict[str, JsonObject]:
+    """The volume claims of the cluster's pods, by name."""
+    cache = caches.of(CLAIM.name, cluster.namespace)
+    assert cache is not None
+    return {
+        item["metadata"]["name"]: item
+        for item in cache.of_cluster(cluster.namespace, cluster.name)
+        if names.claimant(cluster.name, item["metadata"]["name"]) is not None
+    }
 
 
 async def _objects(cluster: Cluster, kube: Kube, caches: Caches) -> dict[ObjectKey, JsonObject]:
@@ -138,7 +161,11 @@ async def _ask_cluster(
 
 
 def _pod_view(
-    cluster: Cluster, pod: JsonObject, status: NodeStatus | None, config: NodeCluster | None
+    cluster: Cluster,
+    pod: JsonObject,
+    status: NodeStatus | None,
+    config: NodeCluster | None,
+    now: datetime,
 ) -> PodView:
     metadata = pod["metadata"]
     ordinal = names.ordinal_of(cluster.name, metadata["name"])
@@ -154,7 +181,17 @@ def _pod_view(
         trouble=_trouble(pod),
         node=status,
         config=config,
+        ready_change_seconds=_ready_change_seconds(pod, now),
     )
+
+
+def _ready_change_seconds(pod: JsonObject, now: datetime) -> float:
+    """How long ago the pod became ready or unready; infinite when that is not told."""
+    for item in pod.get("status", {}).get("conditions") or ():
+        changed = item.get("lastTransitionTime")
+        if item["type"] == "Ready" and changed:
+            return (now - datetime.fromisoformat(changed)).total_seconds()
+    return float("inf")
 
 
 def _is_ready(pod: JsonObject) -> bool:

@@ -11,6 +11,8 @@ from raftkv_operator import names
 from raftkv_operator.objects import JsonObject, ObjectKey
 
 UNINITIALISED = "uninitialised"
+RUNNING = "running"
+DRAINING = "draining"
 
 
 class NodeStatus(Struct, frozen=True, kw_only=True):
@@ -25,6 +27,7 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     leader: str | None
     leader_name: str | None = None
     version: str = ""
+    removed: bool = False  # it was a member, and a committed configuration says that it left
 
 
 class NodeMember(Struct, frozen=True, kw_only=True):
@@ -67,6 +70,13 @@ class PodView(Struct, frozen=True, kw_only=True):
     trouble: str | None  # why it does not run, in Kubernetes' words
     node: NodeStatus | None  # None: did not answer in this pass
     config: NodeCluster | None  # asked of the leader, or of every member while none is known
+    # Since it became (un)ready, by the API server; infinite when that is not told.
+    ready_change_seconds: float = float("inf")
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the node was taken out of service, by us or by a signal."""
+        return self.node is not None and self.node.state == DRAINING
 
 
 class Observed(Struct, frozen=True, kw_only=True):
@@ -75,6 +85,8 @@ class Observed(Struct, frozen=True, kw_only=True):
     objects: Mapping[ObjectKey, JsonObject]  # owned ones, and foreign ones that have their names
     pods: tuple[PodView, ...]  # by ordinal
     has_pod_monitors: bool = False  # whether the API server knows the kind
+    claims: Mapping[str, JsonObject] = {}  # volume claims with our labels, by name
+    now_seconds: float = 0.0  # of the pass, since the epoch
 
     def get(self, kind: str, name: str) -> JsonObject | None:
         """The live object, or None when there is none."""

@@ -4,7 +4,8 @@
 stands is derived from what is observed, so an operator that dies anywhere goes on from there.
 
 Order within a pass: nothing at all while paused, deleting or in conflict over a name; then objects
-in their order; then at most one step of forming the cluster.
+in their order; then at most one step of forming the cluster, or of changing a formed one
+(`raftkv_operator.changes`). No change is begun in a pass that has to repair the StatefulSet.
 """
 
 from msgspec import Struct
@@ -17,10 +18,11 @@ from raftkv_operator.actions import (
     Delete,
     RecordBootstrap,
     ReplacePod,
-    Wait,
+    describe,
 )
-from raftkv_operator.api import BootstrapRecord, Cluster, Retention
-from raftkv_operator.drift import has_drifted, quantity
+from raftkv_operator.api import BootstrapRecord, Cluster
+from raftkv_operator.changes import next_change
+from raftkv_operator.drift import has_drifted
 from raftkv_operator.formation import (
     Adoptable,
     Foreign,
@@ -43,24 +45,16 @@ from raftkv_operator.objects import (
 )
 from raftkv_operator.observed import Observed
 from raftkv_operator.resources import Wanted, desired_objects
-from raftkv_operator.resources.stateful_set import (
-    live_storage_size,
-    live_template_hash,
-    template_hash,
-)
+from raftkv_operator.resources.stateful_set import live_template_hash, template_hash
+from raftkv_operator.scaling import pods_wanted
+from raftkv_operator.scene import Change, Operation, Problem, Wait, confirmed_view
+from raftkv_operator.storage import is_growing
 
 FORMING_WAIT_SECONDS = 1.0
 UNHEALTHY_WAIT_SECONDS = 3.0
 
 # Objects that a setting can switch off. The others are never deleted while the cluster lives.
 _OPTIONAL_KINDS = ("NetworkPolicy", "PodDisruptionBudget", "PodMonitor")
-
-
-class Problem(Struct, frozen=True):
-    """Something the user must know: becomes the condition Degraded."""
-
-    reason: str
-    message: str
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -70,6 +64,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     actions: tuple[Action, ...] = ()
     problems: tuple[Problem, ...] = ()
     wait: Wait | None = None  # None: nothing is expected to change by itself
+    operation: Operation | None = None  # the change under way
+    ahead: tuple[str, ...] = ()  # what it does after this pass
+    is_growing: bool = False  # the claims are smaller than the spec asks for
 
 
 def plan(
@@ -90,30 +87,42 @@ def plan(
     # voters formed (rule 25).
     is_serving = isinstance(formation, Formed)
     due = [item for item in desired if is_serving or key_of(item) != _client_service_key(cluster)]
+    repairs = _repairs(observed, due)
+    change = next_change(cluster, observed) if is_serving else Change()
+    is_held = any(item.item["kind"] == "StatefulSet" for item in repairs)
     actions: list[Action] = [
-        *_repairs(observed, due),
+        *repairs,
         *_removals(cluster, observed, desired),
         *_pod_replacements(cluster, observed),
         *_forming_step(observed, formation, new_cluster_id),
+        *(() if is_held else change.actions),
     ]
+    problems = _problems(cluster, observed, formation)
     return Plan(
         formation=formation,
         actions=tuple(actions),
-        problems=_problems(cluster, observed, formation),
-        wait=_wait(observed, formation),
+        problems=problems if change.problem is None else (*problems, change.problem),
+        wait=change.wait or _wait(cluster, observed, formation),
+        operation=change.operation,
+        ahead=(*map(describe, change.actions), *change.ahead),
+        is_growing=is_serving and is_growing(cluster, observed),
     )
 
 
 # ---- objects --------------------------------------------------------------------------------
 
 
-def stateful_set_replicas(cluster: Cluster) -> int:
-    """Pods to run: up to the highest member once there are members, else as wanted (rule 4)."""
-    record = cluster.status.bootstrap
-    if record is None:
-        return cluster.spec.replicas
-    ordinals = [names.ordinal_of(cluster.name, member.pod) for member in record.members]
-    return max(ordinal + 1 for ordinal in ordinals if ordinal is not None)
+def voters_intended(cluster: Cluster, observed: Observed) -> int:
+    """For the disruption budget: the smaller of the voters there are and those wanted (rule 21)."""
+    status, wanted = cluster.status, cluster.spec.replicas
+    if status.bootstrap is None:
+        return wanted
+    view = confirmed_view(observed, status.bootstrap.cluster_id)
+    if view is not None:
+        present = len(view.voters)
+    else:
+        present = sum(member.voter for member in status.members) or len(status.bootstrap.members)
+    return min(present, wanted) if wanted else present
 
 
 def _client_service_key(cluster: Cluster) -> ObjectKey:
@@ -127,16 +136,12 @@ def _desired(
     live = observed.stateful_set(cluster.name)
     if live is not None and not is_controlled_by(live, cluster.uid):
         live = None
-    replicas = stateful_set_replicas(cluster)
-    record = cluster.status.bootstrap
     wanted = Wanted(
-        replicas=replicas,
-        voters=len(record.members) if record is not None else replicas,
+        replicas=pods_wanted(cluster, observed),
+        voters=voters_intended(cluster, observed),
         operator_namespace=operator_namespace,
         has_pod_monitors=observed.has_pod_monitors,
         live_stateful_set=live,
-        live_config_map=observed.get("ConfigMap", names.config_map(cluster.name)),
-        is_template_frozen=live is not None and _is_roll_pending(cluster, live),
     )
     return desired_objects(cluster, wanted)
 
@@ -174,9 +179,9 @@ def _name_conflict(
     return None
 
 
-def _repairs(observed: Observed, due: list[JsonObject]) -> list[Action]:
+def _repairs(observed: Observed, due: list[JsonObject]) -> list[Apply]:
     """Create what is missing and apply what differs, in order."""
-    repairs: list[Action] = []
+    repairs: list[Apply] = []
     for item in due:
         live = observed.objects.get(key_of(item))
         if live is None or has_drifted(item, live):
@@ -237,7 +242,7 @@ def _forming_step(
             return ()
 
 
-def _wait(observed: Observed, formation: Formation) -> Wait | None:
+def _wait(cluster: Cluster, observed: Observed, formation: Formation) -> Wait | None:
     """When to look again, and what for. Pods wake the operator; what nodes say does not."""
     match formation:
         case Waiting(reason="Hibernated"):
@@ -246,6 +251,8 @@ def _wait(observed: Observed, formation: Formation) -> Wait | None:
             return Wait(FORMING_WAIT_SECONDS, message)
         case Fresh() | Adoptable() | Unconfirmed():
             return Wait(FORMING_WAIT_SECONDS, "waiting for the first members to form the cluster")
+        case Formed() if cluster.spec.replicas == 0:
+            return None
         case Formed(record=record):
             view = observed.leader_view(record.cluster_id)
             if view is None:
@@ -287,55 +294,4 @@ def _problems(cluster: Cluster, observed: Observed, formation: Formation) -> tup
     if cluster.spec.monitoring.pod_monitor and not observed.has_pod_monitors:
         text = "monitoring.podMonitor is set, but this Kubernetes does not know PodMonitors"
         problems.append(Problem("PodMonitorUnknown", text))
-    unsupported = unsupported_changes(cluster, observed)
-    if unsupported:
-        problems.append(Problem("NotImplemented", "; ".join(unsupported)))
     return tuple(problems)
-
-
-def _is_roll_pending(cluster: Cluster, live: JsonObject) -> bool:
-    """Whether the pods of an existing cluster would have to restart to follow the spec."""
-    return cluster.status.bootstrap is not None and live_template_hash(live) != template_hash(
-        cluster
-    )
-
-
-def unsupported_changes(cluster: Cluster, observed: Observed) -> list[str]:
-    """What the spec asks of an existing cluster that this version does not do, as sentences.
-
-    The StatefulSet's replicas and template and the claims stay exactly as they are meanwhile.
-    """
-    spec = cluster.spec
-    sentences = []
-    for name, value in (
-        ("whenScaled", spec.storage.when_scaled),
-        ("whenDeleted", spec.storage.when_deleted),
-    ):
-        if value is Retention.DELETE:
-            sentences.append(f"storage.{name} is Delete, but claims are always kept")
-    if spec.node_failure.replace_after is not None:
-        sentences.append("nodeFailure.replaceAfter is set, but a lost member is only reported")
-    record = cluster.status.bootstrap
-    if record is None:
-        return sentences
-    if spec.replicas == 0:
-        sentences.append("spec.replicas is 0, but a cluster cannot be hibernated yet")
-    elif spec.replicas != len(record.members):
-        sentences.append(
-            f"spec.replicas is {spec.replicas}, but the cluster keeps its "
-            f"{len(record.members)} members: it cannot be scaled yet"
-        )
-    live = observed.stateful_set(cluster.name)
-    if live is None:
-        return sentences
-    if _is_roll_pending(cluster, live):
-        sentences.append(
-            "image, resources, raft, podTemplate or restartAt changed, but the pods keep their "
-            "settings: a rolling restart cannot be done yet"
-        )
-    if quantity(live_storage_size(live)) != quantity(spec.storage.size):
-        sentences.append(
-            f"storage.size is {spec.storage.size}, but the claims keep "
-            f"{live_storage_size(live)}: they cannot grow yet"
-        )
-    return sentences

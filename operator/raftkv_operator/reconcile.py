@@ -13,7 +13,13 @@ from collections.abc import Callable
 from datetime import datetime
 
 from raftkv_operator import names
-from raftkv_operator.actions import Action, RecordBootstrap, WriteStatus
+from raftkv_operator.actions import (
+    Action,
+    RecordBootstrap,
+    RecordHibernation,
+    RecordReplacement,
+    WriteStatus,
+)
 from raftkv_operator.api import Status, parse_cluster, parse_status, to_json
 from raftkv_operator.clusters import ClusterKey, Clusters, cluster_key
 from raftkv_operator.errors import InvalidSpecError, NotFoundError
@@ -33,6 +39,8 @@ logger = logging.getLogger(__name__)
 NOT_READY_SECONDS = 1.0  # until the caches and the Lease are looked at again
 STALE_SECONDS = 0.5
 FAILED_SECONDS = 5.0
+
+_RECORDS = (RecordBootstrap, RecordHibernation, RecordReplacement)
 
 
 class Reconciler:
@@ -87,7 +95,9 @@ class Reconciler:
             return None
         if cluster.is_deleting:
             return None  # owner references do the rest (rule 11)
-        observed = await observe(cluster, kube=self._kube, caches=self._caches, nodes=self._nodes)
+        observed = await observe(
+            cluster, kube=self._kube, caches=self._caches, nodes=self._nodes, now=now
+        )
         planned = plan(
             cluster,
             observed,
@@ -99,13 +109,15 @@ class Reconciler:
         outcome = await self._executor.execute(body, planned.actions, now=now)
         if outcome.is_stale:
             return STALE_SECONDS
-        if any(isinstance(item, RecordBootstrap) for item in outcome.performed):
-            return 0.0  # the record is acted on only after it was read again (rule 1)
+        if any(isinstance(item, _RECORDS) for item in outcome.performed):
+            return 0.0  # a record is acted on only after it was read again (rules 1, 3 and 8)
         failures = tuple(outcome.problems)
         status = build_status(cluster, observed, planned, failures, _rfc3339(now))
         self._metrics.report(cluster, status)
         if not await self._report(body, cluster.status, status, now):
             return STALE_SECONDS
+        if outcome.problems and all(item.reason == "StorageResize" for item in outcome.problems):
+            return None if planned.wait is None else planned.wait.seconds  # asked again, but seldom
         if outcome.problems:
             self._metrics.reconcile_errors_total.inc()
             return FAILED_SECONDS

@@ -12,11 +12,21 @@ from msgspec import structs
 
 from raftkv_operator import names
 from raftkv_operator.actions import PostEvent
-from raftkv_operator.api import Cluster, Condition, ConditionStatus, ConditionType, Status
+from raftkv_operator.api import (
+    BootstrapMember,
+    Cluster,
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    OperationStatus,
+    Status,
+)
 from raftkv_operator.conditions import Judgement, judge_all
+from raftkv_operator.healing import recent_replacements
 from raftkv_operator.membership import Membership, assess_membership
 from raftkv_operator.observed import Observed
-from raftkv_operator.plan import Plan, Problem
+from raftkv_operator.plan import Plan
+from raftkv_operator.scene import Problem, confirmed_view
 
 
 def build_status(
@@ -39,13 +49,50 @@ def build_status(
         selector=names.selector_text(cluster.name),
         fault_tolerance=_reported_tolerance(cluster, membership),
         members=membership.members,
-        plan=(plan.wait.reason,) if plan.wait is not None else (),
-        blocked_by=problems[0].message if problems else None,
+        hibernated=_hibernated(cluster, observed),
+        replacements=recent_replacements(cluster.status.replacements, observed.now_seconds),
+        operation=_operation(cluster, plan, now),
+        plan=plan.ahead[:_AHEAD_MAX] or ((plan.wait.reason,) if plan.wait is not None else ()),
+        blocked_by=_blocked_by(plan, problems),
         conditions=tuple(
             _dated(cluster, judgement, now)
             for judgement in judge_all(cluster, observed, plan, problems, membership)
         ),
     )
+
+
+_AHEAD_MAX = 10
+
+
+def _hibernated(cluster: Cluster, observed: Observed) -> tuple[BootstrapMember, ...]:
+    """Kept until those who were woken have a leader: then the leader knows the members."""
+    record = cluster.status.bootstrap
+    if cluster.spec.replicas > 0 and record is not None:
+        is_led = confirmed_view(observed, record.cluster_id) is not None
+        return () if is_led else cluster.status.hibernated
+    return cluster.status.hibernated
+
+
+def _operation(cluster: Cluster, plan: Plan, now: str) -> OperationStatus | None:
+    """The change under way; one of the same kind goes on from pod to pod."""
+    current, last = plan.operation, cluster.status.operation
+    if current is None:
+        return last if cluster.spec.paused else None
+    is_same = last is not None and last.type == current.type
+    return OperationStatus(
+        type=current.type,
+        step=current.step,
+        target=current.target,
+        started_at=last.started_at if last is not None and is_same else now,
+    )
+
+
+def _blocked_by(plan: Plan, problems: tuple[Problem, ...]) -> str | None:
+    """The first problem, or what the change under way waits for."""
+    if problems:
+        return problems[0].message
+    is_waiting = plan.operation is not None and plan.wait is not None and not plan.actions
+    return plan.wait.reason if is_waiting and plan.wait is not None else None
 
 
 def invalid_status(last: Status, generation: int, message: str, now: str) -> Status:
@@ -62,6 +109,7 @@ def events_between(uid: str, last: Status, new: Status) -> list[PostEvent]:
     if new.leader is not None and (new.leader, new.term) != (last.leader, last.term):
         text = f"{new.leader} leads in term {new.term}"
         events.append(_event(uid, "Normal", "LeaderElected", text, f"{new.leader}/{new.term}"))
+    events += _operation_events(uid, last, new)
     for condition in new.conditions:
         before = last.condition(ConditionType(condition.type))
         if before is not None and (before.status, before.reason) == (
@@ -73,6 +121,29 @@ def events_between(uid: str, last: Status, new: Status) -> list[PostEvent]:
         if kind is not None:
             left = "new" if before is None else f"{before.reason}/{before.last_transition_time}"
             events.append(_event(uid, kind, condition.reason, condition.message, left))
+    return events
+
+
+def _operation_events(uid: str, last: Status, new: Status) -> list[PostEvent]:
+    """Members that were replaced, and changes that began, went on to another pod, or ended."""
+    events = []
+    before = {member.name: member for member in last.members if member.voter}
+    for member in new.members:
+        known = before.get(member.name)
+        if member.voter and known is not None and known.id != member.id:
+            text = f"{member.name} votes as {member.id} in the place of {known.id}"
+            events.append(_event(uid, "Normal", "MemberReplaced", text, member.id))
+    began, ended = new.operation, last.operation
+    if began is not None and (ended is None or began.type != ended.type):
+        ahead = "; ".join(new.plan)
+        text = f"{began.type} begins: {ahead}" if ahead else f"{began.type} begins"
+        events.append(_event(uid, "Normal", began.type, text, f"begins/{began.started_at}"))
+        if began.step == "Announce" and new.blocked_by is not None:
+            transition = f"{began.started_at}"
+            events.append(_event(uid, "Warning", "NotFree", new.blocked_by, transition))
+    if ended is not None and (began is None or began.type != ended.type):
+        text = f"{ended.type} is done"
+        events.append(_event(uid, "Normal", ended.type, text, f"ends/{ended.started_at}"))
     return events
 
 

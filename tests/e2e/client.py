@@ -74,9 +74,15 @@ class Client:
         }
         return Answer(**json.loads(self._post("request", asked)))
 
-    def start_load(self, endpoint: str, prefix: str) -> None:
+    @property
+    def namespace(self) -> str:
+        """Where the pod is."""
+        return self._namespace
+
+    def start_load(self, endpoint: str, prefix: str, *, is_patient: bool = False) -> None:
         """Start a load and wait until its writes are acknowledged."""
-        self._post("load", {"endpoint": endpoint, "prefix": prefix})
+        asked = {"endpoint": endpoint, "prefix": prefix, "is_patient": is_patient}
+        self._post("load", asked)
         self.wait_for_writes(20)
 
     def wait_for_writes(self, count: int, seconds: float = 30) -> None:

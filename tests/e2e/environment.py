@@ -3,7 +3,7 @@
 With `KUBECONFIG` that cluster is used as it is; without it a `kind` cluster is made and, in the
 end, deleted. `E2E_BUILD` is a shell command, run in the repository, that builds the image `$IMAGE`
 and makes it known to the cluster; `kind` has a default for it, and without either the image must
-be there already.
+be there already. `E2E_NODE_STOP` and `E2E_NODE_START` power the machine `$NODE` off and on.
 """
 
 import os
@@ -47,6 +47,12 @@ def open_cluster(image: str, *, keep: bool) -> Iterator[Kubectl]:
                 _say(f"kept: kind export kubeconfig --name {_KIND_CLUSTER}")
             else:
                 _kind(kubectl, "delete", "cluster")
+
+
+def machine_commands() -> tuple[str, str] | None:
+    """Shell commands that power the machine `$NODE` off and on; None: it cannot be done here."""
+    stop, start = os.environ.get("E2E_NODE_STOP"), os.environ.get("E2E_NODE_START")
+    return (stop, start) if stop and start else None
 
 
 def _create_kind_cluster(kubectl: Kubectl) -> None:

@@ -24,6 +24,12 @@ def judge(load: LoadResult) -> None:
             raise E2EError(f"the history contradicts itself: {violation.explain()}")
 
 
+def require_no_failures(load: LoadResult) -> None:
+    """No request failed, but for connections that broke and were made anew once."""
+    if load.failed:
+        raise E2EError(f"{load.failed} of {load.sent} requests failed: {load.failures}")
+
+
 def _lost_writes(history: list[Operation]) -> list[Operation]:
     """Acknowledged writes to keys written once that the last read does not show.
 

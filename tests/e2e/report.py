@@ -45,7 +45,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         *head,
         str(sum(load.sent for load in row.loads)),
         str(sum(load.failed for load in row.loads)),
-        str(sum(load.retried for load in row.loads)),
+        str(sum(load.retried + load.reconnected for load in row.loads)),
         f"{max(load.longest_gap_seconds for load in row.loads):.2f} s",
         verdict,
     )

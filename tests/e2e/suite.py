@@ -130,9 +130,9 @@ class Suite:
 
     # ---- load ---------------------------------------------------------------------------------
 
-    def start_load(self, cluster: RaftCluster) -> None:
-        """Start a load on keys of this scenario's own."""
-        self.client.start_load(cluster.endpoint, self.row.name)
+    def start_load(self, cluster: RaftCluster, *, is_patient: bool = False) -> None:
+        """Start a load on keys of this scenario's own; see `Settings.is_patient`."""
+        self.client.start_load(cluster.endpoint, self.row.name, is_patient=is_patient)
 
     def stop_load(self) -> LoadResult:
         """End the load, enter it in the table and judge its history."""

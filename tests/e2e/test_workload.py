@@ -86,6 +86,7 @@ def result_of(load: Workload) -> LoadResult:
         sent=load.sent_count,
         failed=load.failed_count,
         retried=load.retried_count,
+        reconnected=0,
         longest_gap_seconds=0.0,
         failures=dict(load.failures),
         refusals=dict(load.refusals),

@@ -15,7 +15,7 @@ from raftkv_operator.observed import (
     Observed,
     PodView,
 )
-from raftkv_operator.plan import Plan, plan, stateful_set_replicas
+from raftkv_operator.plan import Plan, plan
 from raftkv_operator.resources import Wanted, desired_objects
 from raftkv_operator.resources.stateful_set import template_hash
 
@@ -181,9 +181,9 @@ def live_objects(
     wanted_cluster: Cluster, *, without: tuple[str, ...] = ()
 ) -> dict[ObjectKey, JsonObject]:
     """Every object as the operator made it for ``wanted_cluster``, except kinds ``without``."""
-    replicas = stateful_set_replicas(wanted_cluster)
     bootstrap = wanted_cluster.status.bootstrap
-    voters = len(bootstrap.members) if bootstrap is not None else replicas
+    replicas = wanted_cluster.spec.replicas if bootstrap is None else len(bootstrap.members)
+    voters = replicas
     wanted = Wanted(
         replicas=replicas,
         voters=voters,

@@ -9,7 +9,7 @@ import asyncio
 import copy
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -17,12 +17,12 @@ from aiohttp import web
 
 from raftkv_operator import names
 from raftkv_operator.objects import JsonObject, Kind
-from raftkv_operator.resources import OWNED_KINDS, POD, POD_MONITOR
+from raftkv_operator.resources import CLAIM, OWNED_KINDS, POD, POD_MONITOR
 
 EVENT = Kind("v1", "Event", "events")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
-KINDS = (*(kind for kind in OWNED_KINDS if kind != POD_MONITOR), POD, EVENT, LEASE,
-         names.CLUSTER_KIND)  # fmt: skip
+KINDS = (*(kind for kind in OWNED_KINDS if kind != POD_MONITOR), POD, CLAIM, EVENT,
+         LEASE, names.CLUSTER_KIND)  # fmt: skip
 
 Key = tuple[str, str, str]  # plural, namespace, name
 
@@ -44,6 +44,7 @@ class FakeKubernetes:
         self.history: list[tuple[int, str, str, JsonObject]] = []  # version, plural, type, object
         self.requests: list[str] = []  # "METHOD plural/name", writes only
         self.refusals: dict[str, RefusedError] = {}  # by the same text, until removed
+        self.on_claim_gone: Callable[[str], None] = lambda _pod: None
         self._version = 0
         self._changed = asyncio.Event()
         self._asked = asyncio.Event()
@@ -91,12 +92,30 @@ class FakeKubernetes:
             metadata, spec = stateful_set["metadata"], stateful_set["spec"]
             wanted = {f"{metadata['name']}-{i}": i for i in range(spec["replicas"])}
             for pod in self.of("pods"):
-                owner = pod["metadata"]["ownerReferences"][0]["uid"]
-                if owner == metadata["uid"] and pod["metadata"]["name"] not in wanted:
+                owners = pod["metadata"].get("ownerReferences")
+                if not owners and _fits(stateful_set, pod):
+                    pod["metadata"]["ownerReferences"] = [_owner(stateful_set)]
+                    self.put("pods", pod, is_spec_changed=False)
+                elif owners and owners[0]["uid"] != metadata["uid"]:
+                    continue
+                if pod["metadata"]["name"] not in wanted:
                     self.remove("pods", pod["metadata"]["name"])
+            self._finish_claims()
             for name, ordinal in wanted.items():
+                if self.get("persistentvolumeclaims", f"data-{name}") is None:
+                    self.put("persistentvolumeclaims", _claim(stateful_set, name))
                 if self.get("pods", name) is None:
                     self.put("pods", _pod(stateful_set, name, ordinal))
+        self._finish_claims()
+
+    def _finish_claims(self) -> None:
+        """A claim that was deleted goes when its pod is gone (the pvc-protection finalizer)."""
+        for claim in self.of("persistentvolumeclaims"):
+            name = claim["metadata"]["name"]
+            pod = name.removeprefix("data-")
+            if "deletionTimestamp" in claim["metadata"] and self.get("pods", pod) is None:
+                self.remove("persistentvolumeclaims", name)
+                self.on_claim_gone(pod)
 
     async def wait_for_request(self, text: str) -> None:
         """Wait until a request like ``PUT leases/x`` has come."""
@@ -144,6 +163,8 @@ class FakeKubernetes:
             if (kind.plural, namespace, body["metadata"]["name"]) in self.objects:
                 raise RefusedError(409, "AlreadyExists", "the name is taken")
             return self.put(kind.plural, body)
+        if request.method == "PATCH" and "merge" in request.content_type:
+            return self._merge(kind, live, body)
         if request.method == "PATCH":
             return self._apply(kind, live, body, is_forced=request.query["force"] == "true")
         if request.method == "GET" and not name:
@@ -157,8 +178,24 @@ class FakeKubernetes:
         assert request.method == "DELETE"
         if body["preconditions"]["uid"] != live["metadata"]["uid"]:
             raise RefusedError(409, "Conflict", "the uid is another")
-        self.remove(kind.plural, name, namespace)
+        if body["propagationPolicy"] == "Orphan":
+            self._orphan(live["metadata"]["uid"])
+        if kind == CLAIM:
+            live["metadata"]["deletionTimestamp"] = "2026-11-21T10:00:00Z"
+            self.put(kind.plural, live, is_spec_changed=False)
+        else:
+            self.remove(kind.plural, name, namespace)
         return {"kind": "Status", "status": "Success"}
+
+    def _orphan(self, uid: str) -> None:
+        for item in self.objects.values():
+            owners = item["metadata"].get("ownerReferences") or []
+            item["metadata"]["ownerReferences"] = [each for each in owners if each["uid"] != uid]
+
+    def _merge(self, kind: Kind, live: JsonObject | None, body: JsonObject) -> JsonObject:
+        if live is None or live["metadata"]["uid"] != body["metadata"]["uid"]:
+            raise RefusedError(409, "Conflict", "the uid is another")
+        return self.put(kind.plural, _merged(live, body))
 
     def _apply(
         self, kind: Kind, live: JsonObject | None, body: JsonObject, *, is_forced: bool
@@ -252,9 +289,25 @@ def _merged(live: Any, applied: Any) -> Any:
     return copy.deepcopy(applied)
 
 
+def _owner(stateful_set: JsonObject) -> JsonObject:
+    return {"kind": "StatefulSet", "uid": stateful_set["metadata"]["uid"], "controller": True}
+
+
+def _fits(stateful_set: JsonObject, pod: JsonObject) -> bool:
+    wanted = stateful_set["spec"]["selector"]["matchLabels"]
+    labels: JsonObject = pod["metadata"].get("labels") or {}
+    return bool(wanted.items() <= labels.items())
+
+
+def _claim(stateful_set: JsonObject, pod: str) -> JsonObject:
+    template = copy.deepcopy(stateful_set["spec"]["volumeClaimTemplates"][0])
+    namespace = stateful_set["metadata"]["namespace"]
+    metadata = {**template["metadata"], "name": f"data-{pod}", "namespace": namespace}
+    return {**template, "metadata": metadata, "status": {"phase": "Bound"}}
+
+
 def _pod(stateful_set: JsonObject, name: str, ordinal: int) -> JsonObject:
     template = stateful_set["spec"]["template"]
-    owner = {"kind": "StatefulSet", "uid": stateful_set["metadata"]["uid"], "controller": True}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -262,11 +315,11 @@ def _pod(stateful_set: JsonObject, name: str, ordinal: int) -> JsonObject:
             **copy.deepcopy(template["metadata"]),
             "name": name,
             "namespace": stateful_set["metadata"]["namespace"],
-            "ownerReferences": [owner],
+            "ownerReferences": [_owner(stateful_set)],
         },
         "spec": copy.deepcopy(template["spec"]),
         "status": {
             "podIP": f"10.0.0.{ordinal + 1}",
-            "conditions": [{"type": "Ready", "status": "True"}],
+            "conditions": [{"type": "Ready", "status": "False"}],
         },
     }

@@ -28,7 +28,7 @@ def reasons() -> set[str]:
     """The constant reasons in the source: of problems, of waits and of judgements."""
     found = set()
     positions = {"Problem": 0, "Waiting": 0, "_true": 1, "_false": 1}
-    for name in ("conditions", "plan", "formation", "execute"):
+    for name in ("conditions", "plan", "formation", "execute", "changes", "scaling", "rolling"):
         source = (ROOT / "operator" / "raftkv_operator" / f"{name}.py").read_text()
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

@@ -12,23 +12,54 @@ from click.testing import CliRunner
 
 from raftkv_operator.actions import (
     Action,
+    AddLearner,
     Apply,
     Bootstrap,
+    Call,
     Delete,
+    DeleteClaim,
+    DiscardPod,
+    GrowClaim,
+    OrphanStatefulSet,
+    OwnClaim,
     PostEvent,
+    PromoteLearner,
     RecordBootstrap,
+    RecordHibernation,
+    RecordReplacement,
+    RemoveMember,
+    ReplaceMember,
     ReplacePod,
+    SetDrain,
+    StopPod,
+    TransferLeader,
     WriteStatus,
     action_points,
     describe,
 )
-from raftkv_operator.api import Status
+from raftkv_operator.api import ReplacementRecord, Status
 from raftkv_operator.failpoints import Failpoints, crash_points
 from raftkv_operator.main import main
 from raftkv_operator.metrics import Metrics, build_app
 from tests.operator.examples import record
 
+CALL = Call(ip="10.0.0.1", cluster_id="c", config_index=1)
 EXAMPLES: tuple[Action, ...] = (
+    RecordHibernation(record().members),
+    RecordReplacement((ReplacementRecord(pod="demo-0", member_id="a", at="2026-11-21T10:00:00Z"),)),
+    AddLearner(call=CALL, pod="demo-3", member_id="a"),
+    PromoteLearner(call=CALL, pod="demo-3", member_id="a"),
+    ReplaceMember(call=CALL, pod="demo-0", member_id="a", by="b"),
+    RemoveMember(call=CALL, pod="demo-3", member_id="a"),
+    TransferLeader(ip="10.0.0.1", cluster_id="c", pod="demo-1", member_id="b"),
+    SetDrain(ip="10.0.0.1", cluster_id="c", pod="demo-1", member_id="b", is_draining=True),
+    SetDrain(ip="10.0.0.1", cluster_id="c", pod="demo-1", member_id="b", is_draining=False),
+    StopPod(name="demo-0", uid="uid"),
+    DiscardPod(name="demo-0", uid="uid"),
+    DeleteClaim(name="data-demo-3", uid="uid", why="its member was scaled away"),
+    GrowClaim(name="data-demo-0", uid="uid", size="2Gi"),
+    OwnClaim(name="data-demo-0", uid="uid", owners=()),
+    OrphanStatefulSet(name="demo", uid="uid"),
     Apply({"kind": "StatefulSet", "metadata": {"name": "demo"}}, None),
     Delete("NetworkPolicy", "demo", "uid"),
     ReplacePod("demo-0", "uid"),

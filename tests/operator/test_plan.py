@@ -336,52 +336,7 @@ def test_pods_with_data_are_never_replaced_before_adoption() -> None:
     assert planned.actions == ()
 
 
-# ---- what comes with a later version --------------------------------------------------------
-
-UNSUPPORTED: list[tuple[str, dict[str, Any], str]] = [
-    ("scale up", {"replicas": 5}, "cannot be scaled yet"),
-    ("scale down", {"replicas": 1}, "cannot be scaled yet"),
-    ("hibernate", {"replicas": 0}, "cannot be hibernated yet"),
-    ("image", {"image": "raftkv:2"}, "a rolling restart cannot be done yet"),
-    ("resources", {"resources": {"requests": {"cpu": "1"}}}, "rolling restart"),
-    ("raft", {"raft": {"electionTimeoutMs": 1000}}, "rolling restart"),
-    ("restart", {"restartAt": "2026-11-21T10:00:00Z"}, "rolling restart"),
-    ("labels", {"podTemplate": {"labels": {"team": "a"}}}, "rolling restart"),
-    ("storage", {"storage": {"size": "2Gi"}}, "they cannot grow yet"),
-]
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [case[1:] for case in UNSUPPORTED],
-    ids=[case[0].replace(" ", "-") for case in UNSUPPORTED],
-)
-def test_unsupported_change_is_reported_and_changes_nothing(
-    change: dict[str, Any], sentence: str
-) -> None:
-    before = cluster(status=RECORDED)
-    objects = live_objects(before)
-    wanted = cluster(status=RECORDED, **change)
-    seen = observed(wanted, running_pods(), is_serving=True, objects=objects)
-    planned = make_plan(wanted, seen)
-    assert planned.actions == ()
-    (problem,) = planned.problems
-    assert problem.reason == "NotImplemented"
-    assert sentence in problem.message
-
-
-@pytest.mark.parametrize("change", [case[1] for case in UNSUPPORTED], ids=str)
-def test_unsupported_change_leaves_the_stateful_set_identical_even_when_it_is_repaired(
-    change: dict[str, Any],
-) -> None:
-    """Someone scales the StatefulSet meanwhile: replicas come back, all else stays."""
-    objects = changed(ObjectKey("StatefulSet", "demo"), set_replicas(1))
-    original = live_objects(cluster(status=RECORDED))[ObjectKey("StatefulSet", "demo")]
-    wanted = cluster(status=RECORDED, **change)
-    seen = observed(wanted, running_pods(), is_serving=True, objects=objects)
-    (action,) = make_plan(wanted, seen).actions
-    assert isinstance(action, Apply)
-    assert action.item["spec"] == original["spec"]
+# ---- hibernation from the start -------------------------------------------------------------
 
 
 def test_hibernated_from_the_start_is_allowed() -> None:

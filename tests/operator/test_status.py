@@ -17,7 +17,7 @@ from raftkv_operator.api import (
 )
 from raftkv_operator.membership import lag_bucket
 from raftkv_operator.observed import Observed, PodView
-from raftkv_operator.plan import Problem
+from raftkv_operator.scene import Problem
 from raftkv_operator.status import build_status, events_between, invalid_status
 from tests.operator.examples import (
     CLUSTER_ID,
@@ -126,10 +126,15 @@ def test_paused_is_reported_and_everything_else_goes_on_being_observed() -> None
     assert word(status, ConditionType.AVAILABLE) == ("True", "Serving")
 
 
-def test_storage_growth_is_refused_in_its_own_condition_too() -> None:
-    status = formed(running_pods(), storage={"size": "2Gi"})
-    assert word(status, ConditionType.STORAGE_RESIZE) == ("False", "NotImplemented")
-    assert word(status, ConditionType.DEGRADED) == ("True", "NotImplemented")
+def test_rule_10_refused_growth_has_its_own_condition() -> None:
+    wanted = cluster(status=recorded(), storage={"size": "2Gi"})
+    objects = live_objects(cluster(status=recorded()))
+    seen = observed(wanted, running_pods(), is_serving=True, objects=objects)
+    status = status_of(wanted, seen)
+    assert word(status, ConditionType.STORAGE_RESIZE) == ("False", "Growing")
+    status = status_of(wanted, seen, Problem("StorageResize", "the API server's sentence"))
+    assert word(status, ConditionType.STORAGE_RESIZE) == ("False", "Refused")
+    assert word(status, ConditionType.DEGRADED) == ("True", "StorageResize")
 
 
 def test_failure_of_an_action_comes_before_what_the_plan_knew() -> None:

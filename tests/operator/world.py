@@ -21,14 +21,14 @@ from raftkv_operator.metrics import Metrics
 from raftkv_operator.objects import JsonObject
 from raftkv_operator.reconcile import Reconciler
 from raftkv_operator.repair_limit import RepairLimit
-from raftkv_operator.resources import OWNED_KINDS, POD, POD_MONITOR
+from raftkv_operator.resources import OWNED_KINDS, POD_MONITOR, WATCHED_KINDS
 from raftkv_operator.watch import Caches
 from tests.operator.examples import body
 from tests.operator.fake_kubernetes import FakeKubernetes
 from tests.operator.fake_nodes import FakeNodes
 
 KEY = ClusterKey("default", "demo")
-_PASSES_MAX = 40
+_PASSES_MAX = 200
 
 
 class CrashError(BaseException):
@@ -60,21 +60,15 @@ class OpenGate:
 class Operator:
     """One operator process: its own caches and view, none of which survive it."""
 
-    def __init__(
-        self,
-        kubernetes: FakeKubernetes,
-        kube: Kube,
-        nodes: FakeNodes,
-        name: str,
-        own_namespace: str,
-    ) -> None:
+    def __init__(self, world: "World", name: str, own_namespace: str) -> None:
+        kube, nodes = world.kube, world.nodes
         self.clock = 0.0  # monotonic, in seconds
         self.failpoints = CrashingFailpoints()
         self.gate = OpenGate()
         self.clusters = Clusters()
         self.metrics = Metrics()
-        self._kubernetes = kubernetes
-        kinds = [kind for kind in (*OWNED_KINDS, POD) if kind != POD_MONITOR]
+        self._kubernetes = world.kubernetes
+        kinds = [kind for kind in (*OWNED_KINDS, *WATCHED_KINDS) if kind != POD_MONITOR]
         self.caches = Caches(kube, kinds, ["default"], lambda _namespace, _name: None)
         self._drawn = 0
         self._reconciler = Reconciler(
@@ -94,7 +88,7 @@ class Operator:
             ),
             metrics=self.metrics,
             new_cluster_id=lambda: self._draw(name),
-            now=lambda: datetime(2026, 11, 21, 10, tzinfo=UTC),
+            now=lambda: world.now,
             operator_namespace=own_namespace,
         )
 
@@ -129,14 +123,21 @@ class World:
     def __init__(self, kubernetes: FakeKubernetes, kube: Kube) -> None:
         self.kubernetes = kubernetes
         self.kube = kube
-        self.nodes = FakeNodes(lambda pod: kubernetes.get("pods", pod) is not None)
+        self.nodes = FakeNodes(self._pod_uid)
+        kubernetes.on_claim_gone = self.nodes.lose_volume
+        self.now = datetime(2026, 11, 21, 10, tzinfo=UTC)
+        self.may_lose_quorum = False  # whether the test takes it, and not the operator
         self._operators = 0
 
     def operator(self, own_namespace: str = "raftkv-system") -> Operator:
         """A new operator process."""
         self._operators += 1
         name = f"id{self._operators}"
-        return Operator(self.kubernetes, self.kube, self.nodes, name, own_namespace)
+        return Operator(self, name, own_namespace)
+
+    def _pod_uid(self, name: str) -> str | None:
+        pod = self.kubernetes.get("pods", name)
+        return None if pod is None else str(pod["metadata"]["uid"])
 
     def apply_cluster(self, **spec: Any) -> None:
         """Create or change the cluster `demo`."""
@@ -163,16 +164,47 @@ class World:
     async def settle(self, *operators: Operator) -> None:
         """Run passes until a whole round writes nothing."""
         for _ in range(_PASSES_MAX):
-            before = len(self.kubernetes.requests), len(self.nodes.bootstraps)
-            self.kubernetes.run_stateful_sets()
-            for operator in operators:
-                await operator.see()
-            for operator in operators:
-                await operator.reconcile()
-            after = len(self.kubernetes.requests), len(self.nodes.bootstraps)
-            if before == after:
+            before = self._writes()
+            await self.step(*operators)
+            if before == self._writes():
                 return
-        raise OperatorError(f"not settled: {self.kubernetes.requests[-20:]}")
+        raise OperatorError(
+            f"not settled: {self.kubernetes.requests[-20:]} {self.nodes.calls[-9:]}"
+        )
+
+    async def step(self, *operators: Operator) -> None:
+        """One round: Kubernetes makes pods, then each operator passes once."""
+        self.kubernetes.run_stateful_sets()
+        self.sync_readiness()
+        for operator in operators:
+            await operator.see()
+        for operator in operators:
+            had_quorum = self._has_spare_quorum()
+            await operator.reconcile()
+            if had_quorum and not self.may_lose_quorum:
+                assert self._is_asleep() or self.nodes.has_quorum(), self.kubernetes.requests[-5:]
+
+    def sync_readiness(self) -> None:
+        """The probes' answers, as the kubelets write them."""
+        for pod in self.kubernetes.of("pods"):
+            name = pod["metadata"]["name"]
+            status = "True" if self.nodes.is_ready(name) else "False"
+            if pod["status"]["conditions"][0]["status"] != status:
+                pod["status"]["conditions"][0]["status"] = status
+                self.kubernetes.put("pods", pod, is_spec_changed=False)
+
+    def _writes(self) -> tuple[int, ...]:
+        nodes = self.nodes
+        return len(self.kubernetes.requests), len(nodes.bootstraps), len(nodes.calls)
+
+    def _has_spare_quorum(self) -> bool:
+        """Whether there is a quorum of three voters or more, which the operator must not take."""
+        formed = list(self.nodes.formed.values())
+        return len(formed) == 1 and len(formed[0].voters) > 2 and self.nodes.has_quorum()
+
+    def _is_asleep(self) -> bool:
+        item = self.kubernetes.get("raftkvclusters", KEY.name)
+        return item is not None and item["spec"].get("replicas") == 0
 
 
 @asynccontextmanager

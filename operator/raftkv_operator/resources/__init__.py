@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from raftkv_operator import names
 from raftkv_operator.api import Cluster
-from raftkv_operator.objects import JsonObject, Kind, annotations_of, key_of
+from raftkv_operator.objects import JsonObject, Kind
 from raftkv_operator.resources import (
     client_service,
     config_map,
@@ -34,6 +34,8 @@ NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"
 POD_MONITOR = Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors")
 
 POD = Kind("v1", "Pod", "pods")  # made by the StatefulSet, watched by us
+CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")  # likewise
+WATCHED_KINDS = (POD, CLAIM)
 
 OWNED_KINDS = (
     SERVICE_ACCOUNT,
@@ -54,8 +56,6 @@ class Wanted(Struct, frozen=True, kw_only=True):
     operator_namespace: str | None  # None: the operator runs outside of Kubernetes
     has_pod_monitors: bool
     live_stateful_set: JsonObject | None = None
-    live_config_map: JsonObject | None = None
-    is_template_frozen: bool = False  # pods keep template and settings that they have
 
 
 def desired_objects(cluster: Cluster, wanted: Wanted) -> list[JsonObject]:
@@ -68,9 +68,7 @@ def desired_objects(cluster: Cluster, wanted: Wanted) -> list[JsonObject]:
     spec = cluster.spec
     desired = [
         service_account.build(cluster),
-        config_map.build(
-            cluster, frozen=wanted.live_config_map if wanted.is_template_frozen else None
-        ),
+        config_map.build(cluster),
         peer_service.build(cluster),
     ]
     if spec.network_policy.enabled:
@@ -82,17 +80,12 @@ def desired_objects(cluster: Cluster, wanted: Wanted) -> list[JsonObject]:
             cluster,
             replicas=wanted.replicas,
             live=wanted.live_stateful_set,
-            is_template_frozen=wanted.is_template_frozen,
         )
     )
     if spec.monitoring.pod_monitor and wanted.has_pod_monitors:
         desired.append(pod_monitor.build(cluster))
     desired.append(client_service.build(cluster))
-    kept = {}
-    if wanted.is_template_frozen:
-        live = (wanted.live_stateful_set, wanted.live_config_map)
-        kept = {key_of(item): item for item in live if item is not None}
-    return [_finish(cluster, item, kept.get(key_of(item))) for item in desired]
+    return [_finish(cluster, item) for item in desired]
 
 
 def claimed_keys(cluster: Cluster) -> list[tuple[Kind, str]]:
@@ -114,20 +107,16 @@ def claimed_keys(cluster: Cluster) -> list[tuple[Kind, str]]:
     return keys
 
 
-def _finish(cluster: Cluster, item: JsonObject, kept: JsonObject | None) -> JsonObject:
-    """Add what all children share: namespace, labels, owner, and the hash of what is applied.
-
-    ``kept`` is the live object when parts of it must stay: then its hash stays as well.
-    """
+def _finish(cluster: Cluster, item: JsonObject) -> JsonObject:
+    """Add what all children share: namespace, labels, owner, and the hash of what is applied."""
     metadata = dict(item["metadata"])
     metadata["namespace"] = cluster.namespace
     metadata["labels"] = names.labels(cluster.name)
     metadata["ownerReferences"] = [names.owner_reference(cluster.name, cluster.uid)]
     built = {**item, "metadata": metadata}
-    digest = annotations_of(kept).get(names.ANNOTATION_APPLIED_HASH) if kept is not None else None
     metadata["annotations"] = {
         **(metadata.get("annotations") or {}),
-        names.ANNOTATION_APPLIED_HASH: digest or _digest(built),
+        names.ANNOTATION_APPLIED_HASH: _digest(built),
     }
     return built
 

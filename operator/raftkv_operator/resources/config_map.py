@@ -21,18 +21,11 @@ def settings(cluster: Cluster) -> dict[str, str]:
     }
 
 
-def build(cluster: Cluster, *, frozen: JsonObject | None) -> JsonObject:
-    """The ConfigMap of ``cluster``; with ``frozen``, the live one's settings are kept.
-
-    A pod that restarts by chance must not read settings that its neighbours do not have.
-    """
-    data = settings(cluster)
-    if frozen is not None:
-        kept = frozen.get("data") or {}
-        data = {key: kept.get(key, value) for key, value in data.items()}
+def build(cluster: Cluster) -> JsonObject:
+    """The ConfigMap of ``cluster``. Pods read it when they start: a change of it is a roll."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": names.config_map(cluster.name)},
-        "data": data,
+        "data": settings(cluster),
     }

@@ -25,18 +25,11 @@ def build(
     *,
     replicas: int,
     live: JsonObject | None = None,
-    is_template_frozen: bool = False,
 ) -> JsonObject:
-    """The StatefulSet of ``cluster`` with ``replicas`` pods.
-
-    With ``is_template_frozen`` the pod template of ``live`` is kept as it is.
-    """
+    """The StatefulSet of ``cluster`` with ``replicas`` pods; claim templates as in ``live``."""
     claim_templates = [_claim_template(cluster)]
-    template = pod_template(cluster)
     if live is not None:
         claim_templates = [_without_status(item) for item in live["spec"]["volumeClaimTemplates"]]
-        if is_template_frozen:
-            template = live["spec"]["template"]
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -52,7 +45,7 @@ def build(
             },
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": names.selector(cluster.name)},
-            "template": template,
+            "template": pod_template(cluster),
             "volumeClaimTemplates": claim_templates,
         },
     }

@@ -28,6 +28,7 @@ class LoadResult(msgspec.Struct, frozen=True):
     sent: int
     failed: int
     retried: int
+    reconnected: int
     longest_gap_seconds: float  # between two acknowledged writes of any connection
     failures: dict[str, int]
     refusals: dict[str, int]
@@ -90,6 +91,7 @@ async def stop_load(request: web.Request) -> web.Response:
         sent=load.sent_count,
         failed=load.failed_count,
         retried=load.retried_count,
+        reconnected=load.reconnected_count,
         longest_gap_seconds=max(gaps_ns) / 1e9,
         failures=dict(load.failures),
         refusals=dict(load.refusals),

@@ -5,7 +5,8 @@ Run by `tests.e2e.pods.client_pod` inside the cluster; the record is judged outs
 
 Rules: every attempt is one operation of the history. A request is sent again only when it is
 certain that it had no effect (no connection came about, or the answer says `not_committed`).
-A write without an answer stays open: it may have taken effect, or may still.
+A write without an answer stays open: it may have taken effect, or may still. A patient load sends
+it once more under the same Idempotency-Key, which makes both one operation.
 """
 
 import asyncio
@@ -37,6 +38,9 @@ class Settings:
     operations_per_second: int = 200
     request_timeout_seconds: float = 7.0  # above the server's own deadline of 5 s
     retry_pause_seconds: float = 0.05
+    # A request whose connection breaks is sent once more, on another one; writes then carry an
+    # Idempotency-Key, so that both are one. Only a second break is a failure.
+    is_patient: bool = False
 
 
 @dataclass
@@ -47,6 +51,7 @@ class Workload:
     history: list[Operation] = field(default_factory=list)
     sent_count: int = 0
     failed_count: int = 0  # attempts that ended with a 5xx, a broken connection or a timeout
+    reconnected_count: int = 0  # sent once more after the connection broke (a patient load)
     retried_count: int = 0  # of those: sent again, since they are known to have had no effect
     acknowledged_ns: list[int] = field(default_factory=list)  # when a write was acknowledged
     failures: Counter[str] = field(default_factory=Counter)  # what the failed ones met
@@ -134,26 +139,44 @@ class Workload:
         call_ns = time.monotonic_ns()
         asked = Operation(client, key, kind, call_ns, argument=argument)
         try:
-            async with session.request(
-                _METHODS[kind],
-                url,
-                params={"op": "append"} if kind is Kind.APPEND else None,
-                data=argument.encode() if argument else None,
-            ) as response:
-                body = await response.read()
-                return_ns = time.monotonic_ns()
+            status, answer_headers, body = await self._send(session, asked, url)
+            return_ns = time.monotonic_ns()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return self._fail(asked, Certainty.NOT_COMMITTED, _describe(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return self._fail(asked, Certainty.UNKNOWN, _describe(error))
-        answer = _read_answer(asked, response.status, response.headers, body)
+        answer = _read_answer(asked, status, answer_headers, body)
         if answer is None:
-            return self._refused(asked, response.status, body)
+            return self._refused(asked, status, body)
         self.history.append(_with(asked, return_ns=return_ns, **answer))
         if kind is not Kind.GET:
             self.acknowledged_ns.append(return_ns)
             self.progress.set()
         return False
+
+    async def _send(
+        self, session: aiohttp.ClientSession, asked: Operation, url: str
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """One request, or two when the connection of the first broke and the load is patient."""
+        headers = {}
+        if self.settings.is_patient and asked.kind is not Kind.GET:
+            headers["Idempotency-Key"] = f"{asked.client}-{asked.call_ns}-{self.settings.prefix}"
+        for is_last in (not self.settings.is_patient, True):
+            try:
+                async with session.request(
+                    _METHODS[asked.kind],
+                    url,
+                    params={"op": "append"} if asked.kind is Kind.APPEND else None,
+                    data=asked.argument.encode() if asked.argument else None,
+                    headers=headers,
+                ) as response:
+                    return response.status, response.headers, await response.read()
+            except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
+                is_slow = isinstance(error, TimeoutError)
+                if is_last or (is_slow and not isinstance(error, aiohttp.ConnectionTimeoutError)):
+                    raise
+                self.reconnected_count += 1
+        raise AssertionError("the last attempt returns or raises")
 
     def _refused(self, asked: Operation, status: int, body: bytes) -> bool:
         problem = _parse_object(body)

@@ -80,8 +80,9 @@ def founder_lost(suite: Suite) -> None:
     finally:
         suite.operator.disarm()
     cluster.wait_condition("Available", "True", seconds=60)
-    cluster.wait_condition("Degraded", "True", seconds=30)
+    cluster.wait_condition("Progressing", "False", "Settled", seconds=90)
     _require_steady(cluster, {None, recorded["clusterID"]}, recorded["clusterID"])
+    cluster.wait_settled()  # the founder's pod is another member by now
     cluster.put("key", "value")
     cluster.discard()
 

@@ -9,37 +9,6 @@ from tests.e2e.suite import Suite
 _LONG_NAME = "a" * 41
 
 
-def not_implemented_changes(suite: Suite) -> None:
-    """Scaling and a new image are reported, and nothing of the StatefulSet moves."""
-    demo = suite.need_demo()
-    before = demo.stateful_set()["spec"]
-    pods = {pod["metadata"]["uid"] for pod in demo.pods()}
-    for change, word in (
-        ({"replicas": 5}, "spec.replicas is 5"),
-        ({"image": f"{suite.image}-other"}, "image"),
-    ):
-        kept = {name: demo.object()["spec"][name] for name in change}
-        demo.patch_spec(**change)
-        condition = demo.wait_condition("Degraded", "True", "NotImplemented", seconds=20)
-        if word not in condition["message"]:
-            raise E2EError(f"{change}: the condition says {condition['message']!r}")
-        after = demo.stateful_set()["spec"]
-        if after != before:
-            raise E2EError(f"{change} changed the StatefulSet:\n{_difference(before, after)}")
-        demo.patch_spec(**kept)
-        demo.wait_condition("Degraded", "False", seconds=20)
-    if {pod["metadata"]["uid"] for pod in demo.pods()} != pods:
-        raise E2EError("a change that is not implemented replaced pods")
-
-
-def _difference(before: JsonObject, after: JsonObject) -> str:
-    changed = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
-    return "\n".join(
-        f"{name}: {json.dumps(before.get(name))} -> {json.dumps(after.get(name))}"
-        for name in changed
-    )
-
-
 def broken_resources(suite: Suite) -> None:
     """What can never be right is refused with a sentence a person understands."""
     suite.need_operator()
@@ -120,7 +89,6 @@ def _expect_refusal(suite: Suite, manifest: JsonObject, sentence: str) -> None:
 
 
 SCENARIOS = (
-    Scenario("not-implemented", "scaling and a new image wait", not_implemented_changes),
     Scenario("broken-resources", "each refused with a sentence", broken_resources),
     Scenario("broken-changes", "shrinking storage is refused", broken_changes),
     Scenario("foreign-object", "a user's object of that name is left alone", foreign_object),

@@ -1,0 +1,560 @@
+"""Changes of a formed cluster in whole passes: scaled, restarted, healed, asleep, grown.
+
+Each scenario is also run with the operator killed before and after every action that it takes, and
+goes on from there with a new operator. The fake nodes fail the test when a needed voter would be
+removed; the world does when the operator takes the quorum away.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from random import Random
+from typing import Any, get_args
+
+import pytest
+import pytest_asyncio
+
+from raftkv_operator.actions import Action, action_points
+from raftkv_operator.objects import JsonObject
+from tests.operator.fake_kubernetes import RefusedError
+from tests.operator.world import CrashError, Operator, World, new_world
+
+
+@pytest_asyncio.fixture
+async def world() -> AsyncIterator[World]:
+    async with new_world() as made:
+        yield made
+
+
+async def formed(world: World, **spec: Any) -> Operator:
+    """An operator and a settled cluster."""
+    world.apply_cluster(**spec)
+    operator = world.operator()
+    await world.settle(operator)
+    assert world.condition("Available") == ("True", "Serving")
+    operator.failpoints.reached.clear()
+    return operator
+
+
+def pods(world: World) -> list[str]:
+    return [pod["metadata"]["name"] for pod in world.kubernetes.of("pods")]
+
+
+def claims(world: World) -> list[str]:
+    return [item["metadata"]["name"] for item in world.kubernetes.of("persistentvolumeclaims")]
+
+
+def uids(world: World) -> dict[str, str]:
+    return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in world.kubernetes.of("pods")}
+
+
+def images(world: World) -> set[str]:
+    return {pod["spec"]["containers"][0]["image"] for pod in world.kubernetes.of("pods")}
+
+
+def reasons(world: World) -> list[str]:
+    return [item["reason"] for item in world.kubernetes.of("events")]
+
+
+def at_rest(world: World, voters: int) -> None:
+    """``voters`` voters, as many pods, nothing under way and nothing wrong."""
+    wanted = [f"demo-{ordinal}" for ordinal in range(voters)]
+    status = world.status()
+    assert world.nodes.voters() == pods(world) == wanted
+    assert [member["name"] for member in status["members"]] == wanted
+    assert status["readyReplicas"] == voters
+    assert world.condition("Available") == ("True", "Serving")
+    assert world.condition("Degraded") == ("False", "Healthy")
+    assert world.condition("Progressing") == ("False", "Settled")
+    assert "operation" not in status
+    assert len(world.nodes.formed) == 1
+
+
+# ---- scenarios ------------------------------------------------------------------------------
+
+
+class Scenario:
+    """A settled cluster, what is changed, and what must come of it."""
+
+    def __init__(
+        self,
+        before: dict[str, Any],
+        change: Callable[[World], None],
+        expect: Callable[[World], None],
+    ) -> None:
+        self.before = before
+        self.change = change
+        self.expect = expect
+
+
+def apply(**spec: Any) -> Callable[[World], None]:
+    return lambda world: world.apply_cluster(**spec)
+
+
+def lose_volume(*lost: str) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        for pod in lost:
+            world.nodes.lose_volume(pod)
+
+    return change
+
+
+def rest(voters: int, **more: Callable[[World], bool]) -> Callable[[World], None]:
+    def expect(world: World) -> None:
+        at_rest(world, voters)
+        for name, check in more.items():
+            assert check(world), name
+
+    return expect
+
+
+def asleep(world: World) -> None:
+    assert pods(world) == []
+    assert claims(world) == ["data-demo-0", "data-demo-1", "data-demo-2"]
+    assert world.condition("Available") == ("False", "Hibernated")
+    assert world.condition("Degraded") == ("False", "Healthy")
+    hibernated = [member["pod"] for member in world.status()["hibernated"]]
+    assert sorted(hibernated) == ["demo-0", "demo-1", "demo-2"]
+
+
+def machine_lost(world: World) -> None:
+    """demo-2's node is powered off: nothing answers, and Kubernetes says so for an hour."""
+    world.nodes.silent.add("demo-2")
+    pod = world.kubernetes.get("pods", "demo-2")
+    assert pod is not None
+    condition = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-11-21T09:00:00Z"}
+    pod["status"]["conditions"] = [condition]
+    world.kubernetes.put("pods", pod, is_spec_changed=False)
+    remove = world.kubernetes.on_claim_gone
+
+    def revive(name: str) -> None:
+        remove(name)
+        world.nodes.silent.discard(name)
+
+    world.kubernetes.on_claim_gone = revive
+
+
+def sizes(world: World) -> set[str]:
+    return {
+        item["spec"]["resources"]["requests"]["storage"]
+        for item in world.kubernetes.of("persistentvolumeclaims")
+    }
+
+
+def template_size(world: World) -> str:
+    item = world.kubernetes.get("statefulsets", "demo")
+    assert item is not None
+    template = item["spec"]["volumeClaimTemplates"][0]
+    return str(template["spec"]["resources"]["requests"]["storage"])
+
+
+def grown(world: World) -> bool:
+    return sizes(world) == {"2Gi"} and template_size(world) == "2Gi"
+
+
+SCENARIOS = {
+    "rule-19-up": Scenario({}, apply(replicas=5), rest(5)),
+    "rule-19-down": Scenario(
+        {"replicas": 5},
+        apply(replicas=3),
+        rest(3, kept=lambda world: len(claims(world)) == 5),
+    ),
+    "rule-19-to-one": Scenario({}, apply(replicas=1), rest(1)),
+    "rule-03-scaled-claims-deleted": Scenario(
+        {"replicas": 5, "storage": {"whenScaled": "Delete"}},
+        apply(replicas=3),
+        rest(3, deleted=lambda world: claims(world) == [f"data-demo-{i}" for i in range(3)]),
+    ),
+    "rule-18-image": Scenario(
+        {}, apply(image="raftkv:2"), rest(3, image=lambda world: images(world) == {"raftkv:2"})
+    ),
+    "rule-18-restart": Scenario({}, apply(restartAt="2026-11-21T10:00:00Z"), rest(3)),
+    "rule-20-image-of-one": Scenario(
+        {"replicas": 1},
+        apply(image="raftkv:2"),
+        rest(1, image=lambda world: images(world) == {"raftkv:2"}),
+    ),
+    "rule-18-19-image-and-up": Scenario(
+        {},
+        apply(image="raftkv:2", replicas=5),
+        rest(5, image=lambda world: images(world) == {"raftkv:2"}),
+    ),
+    "rule-08-volume-lost": Scenario(
+        {},
+        lose_volume("demo-1"),
+        rest(3, told=lambda world: "MemberReplaced" in reasons(world)),
+    ),
+    "rule-08-two-of-five-volumes-lost": Scenario(
+        {"replicas": 5}, lose_volume("demo-1", "demo-4"), rest(5)
+    ),
+    "rule-08-machine-lost": Scenario(
+        {"nodeFailure": {"replaceAfter": "10m"}}, machine_lost, rest(3)
+    ),
+    "rule-03-hibernate": Scenario({}, apply(replicas=0), asleep),
+    "rule-10-growth": Scenario({}, apply(storage={"size": "2Gi"}), rest(3, grown=grown)),
+}
+
+
+async def play(world: World, scenario: Scenario, crash_at: str | None = None) -> Operator:
+    operator = await formed(world, **scenario.before)
+    scenario.change(world)
+    if crash_at is not None:
+        operator.crash_at(crash_at)
+        with pytest.raises(CrashError):
+            await world.settle(operator)
+        operator = world.operator()
+    await world.settle(operator)
+    scenario.expect(world)
+    return operator
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_rule_03_08_10_18_19_change(world: World, name: str) -> None:
+    await play(world, SCENARIOS[name])
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_rule_03_08_10_18_19_operator_killed_before_and_after_every_action(name: str) -> None:
+    async with new_world() as world:
+        operator = await play(world, SCENARIOS[name])
+        points = sorted(set(operator.failpoints.reached))
+    assert len(points) > 4
+    for point in points:
+        async with new_world() as world:
+            await play(world, SCENARIOS[name], crash_at=point)
+
+
+async def test_every_action_has_a_crash_point_that_some_test_passes() -> None:
+    """A new action without one fails here."""
+    passed: set[str] = set()
+    for scenario in SCENARIOS.values():
+        async with new_world() as world:
+            world.apply_cluster(**scenario.before)
+            operator = await play(world, scenario)
+            passed |= {point.partition(":")[2] for point in operator.failpoints.reached}
+    ours = {
+        "record-hibernation", "record-replacement", "add-learner", "promote-learner",
+        "replace-member", "remove-member", "transfer-leader", "drain", "stop-pod", "discard-pod",
+        "delete-claim", "grow-claim", "orphan-statefulset",
+    }  # fmt: skip
+    assert ours <= passed
+    elsewhere = {"undrain", "own-claim", "replace-pod", "record-adoption", "record-bootstrap",
+                 "bootstrap", "post-event", "write-status"}  # fmt: skip
+    per_kind = {point for point in action_points() if point.startswith(("apply-", "delete-"))}
+    assert set(action_points()) == ours | elsewhere | per_kind
+    assert {kind.__name__ for kind in get_args(Action)} >= {"AddLearner", "OrphanStatefulSet"}
+
+
+# ---- details --------------------------------------------------------------------------------
+
+
+async def test_rule_19_scaled_one_at_a_time_by_learners_that_are_promoted(world: World) -> None:
+    operator = await formed(world)
+    world.apply_cluster(replicas=5)
+    await world.settle(operator)
+    expected = ["add demo-3", "promote demo-3", "add demo-4", "promote demo-4"]
+    assert world.nodes.calls == expected
+
+
+async def test_rule_19_down_drains_then_removes_from_the_highest_and_leader_hands_over(
+    world: World,
+) -> None:
+    operator = await formed(world, replicas=5)
+    (cluster,) = world.nodes.formed.values()
+    cluster.leader = next(id_ for id_, name in cluster.voters.items() if name == "demo-4")
+    world.apply_cluster(replicas=3)
+    await world.settle(operator)
+    expected = ["transfer demo-0", "drain demo-4", "remove demo-4", "drain demo-3", "remove demo-3"]
+    assert world.nodes.calls == expected
+
+
+async def test_rule_19_learner_that_lags_is_not_promoted(world: World) -> None:
+    operator = await formed(world)
+    world.nodes.lagging.add("demo-3")
+    world.apply_cluster(replicas=4)
+    await world.settle(operator)
+    assert world.nodes.calls == ["add demo-3"]
+    status = world.status()
+    assert status["operation"]["type"] == "ScaleUp"
+    assert status["operation"]["step"] == "PromoteLearner"
+    assert status["plan"] == ["promote demo-3"]
+    assert status["blockedBy"] == "waiting for demo-3 to catch up"
+    world.apply_cluster(replicas=3)  # no longer wanted
+    await world.settle(operator)
+    at_rest(world, 3)
+    assert world.nodes.calls == ["add demo-3", "remove demo-3"]
+
+
+async def test_rule_19_undrained_when_the_spec_grows_back_before_the_removal(world: World) -> None:
+    operator = await formed(world)
+    world.apply_cluster(replicas=2)
+    while "after:drain" not in operator.failpoints.reached:
+        await world.step(operator)
+    world.apply_cluster(replicas=3)
+    await world.settle(operator)
+    at_rest(world, 3)
+    assert world.nodes.calls == ["drain demo-2", "undrain demo-2"]
+
+
+async def test_rule_19_member_that_is_needed_for_the_quorum_stays(world: World) -> None:
+    operator = await formed(world)
+    world.nodes.silent.add("demo-0")
+    world.apply_cluster(replicas=2)
+    await world.settle(operator)
+    assert world.nodes.calls == []
+    assert "no majority" in world.status()["blockedBy"]
+    world.nodes.silent.clear()
+    await world.settle(operator)
+    at_rest(world, 2)
+
+
+async def test_rule_07_scaled_up_onto_the_volume_of_a_removed_member(world: World) -> None:
+    operator = await formed(world)
+    world.apply_cluster(replicas=2)
+    await world.settle(operator)
+    before = world.kubernetes.get("persistentvolumeclaims", "data-demo-2")
+    world.apply_cluster(replicas=3)
+    await world.settle(operator)
+    at_rest(world, 3)
+    after = world.kubernetes.get("persistentvolumeclaims", "data-demo-2")
+    assert before is not None
+    assert after is not None
+    assert before["metadata"]["uid"] != after["metadata"]["uid"]
+
+
+async def test_rule_18_followers_first_and_leader_last_after_it_handed_over(world: World) -> None:
+    operator = await formed(world)
+    before = uids(world)
+    world.apply_cluster(image="raftkv:2")
+    await world.settle(operator)
+    assert world.nodes.calls == [
+        "drain demo-2", "drain demo-1", "transfer demo-1", "drain demo-0"
+    ]  # fmt: skip
+    assert not set(before.values()) & set(uids(world).values())
+    assert reasons(world).count("RollingRestart") == 2  # begun and done
+
+
+async def test_rule_18_broken_new_pod_holds_the_roll_and_a_corrected_spec_cures_it(
+    world: World,
+) -> None:
+    operator = await formed(world)
+    world.apply_cluster(image="raftkv:wrnog")
+    while "after:stop-pod" not in operator.failpoints.reached:
+        await world.step(operator)
+    world.nodes.silent.add("demo-2")  # the image cannot be pulled
+    await world.settle(operator)
+    assert images(world) == {"raftkv:dev", "raftkv:wrnog"}
+    assert "waiting for demo-2" in world.status()["blockedBy"]
+    cured = world.kubernetes.get("pods", "demo-2")
+    assert cured is not None
+    world.apply_cluster(image="raftkv:2")
+    while uids(world).get("demo-2") == cured["metadata"]["uid"]:
+        await world.step(operator)
+    assert len(set(uids(world)) - {"demo-2"}) == 2
+    world.nodes.silent.clear()
+    await world.settle(operator)
+    at_rest(world, 3)
+    assert images(world) == {"raftkv:2"}
+
+
+async def test_rule_05_bad_template_is_cured_without_a_quorum_and_nothing_else(
+    world: World,
+) -> None:
+    operator = await formed(world)
+    world.may_lose_quorum = True
+    world.nodes.silent |= {"demo-1", "demo-2"}
+    await world.settle(operator)
+    before = uids(world)
+    world.apply_cluster(image="raftkv:2", replicas=5)
+    await world.settle(operator)
+    after = uids(world)
+    assert {name for name in before if before[name] != after[name]} == {"demo-1", "demo-2"}
+    assert world.nodes.calls == []
+    assert claims(world) == ["data-demo-0", "data-demo-1", "data-demo-2"]
+    assert world.condition("Available") == ("False", "QuorumLost")
+    world.nodes.silent.clear()
+    await world.settle(operator)
+    at_rest(world, 5)
+
+
+async def test_rule_20_user_hears_first_that_a_restart_is_not_free(world: World) -> None:
+    operator = await formed(world, replicas=1)
+    before = uids(world)
+    world.apply_cluster(image="raftkv:2")
+    while "NotFree" not in reasons(world):
+        assert uids(world) == before
+        await world.step(operator)
+    await world.settle(operator)
+    at_rest(world, 1)
+
+
+async def test_rule_08_machine_is_only_reported_by_default(world: World) -> None:
+    operator = await formed(world)
+    machine_lost(world)
+    await world.settle(operator)
+    assert world.nodes.calls == []
+    assert world.condition("Degraded") == ("True", "MembersUnhealthy")
+
+
+async def test_rule_08_no_more_machines_an_hour_than_allowed(world: World) -> None:
+    operator = await formed(world, replicas=5, nodeFailure={"replaceAfter": "10m"})
+    machine_lost(world)
+    await world.settle(operator)
+    at_rest(world, 5)
+    assert len(world.status()["replacements"]) == 1
+    machine_lost(world)
+    await world.settle(operator)
+    assert "maxPerHour" in world.status()["blockedBy"]
+    world.now += timedelta(hours=1)
+    await world.settle(operator)
+    at_rest(world, 5)
+
+
+async def test_rule_08_nothing_is_given_up_while_another_voter_is_unwell(world: World) -> None:
+    operator = await formed(world, replicas=5, nodeFailure={"replaceAfter": "10m"})
+    machine_lost(world)
+    world.nodes.silent.add("demo-1")
+    await world.settle(operator)
+    assert world.nodes.calls == []
+    assert len(claims(world)) == 5
+
+
+async def test_rule_08_machine_that_comes_back_before_the_deletion_stays(world: World) -> None:
+    operator = await formed(world, nodeFailure={"replaceAfter": "10m"})
+    machine_lost(world)
+    while "after:record-replacement" not in operator.failpoints.reached:
+        await world.step(operator)
+    world.nodes.silent.clear()
+    await world.settle(operator)
+    at_rest(world, 3)
+    assert world.nodes.calls == []
+
+
+async def test_rule_08_volume_lost_again_before_its_learner_caught_up(world: World) -> None:
+    operator = await formed(world)
+    world.nodes.lose_volume("demo-2")
+    world.nodes.lagging.add("demo-2")
+    await world.settle(operator)
+    assert world.nodes.calls == ["add demo-2"]
+    world.nodes.lose_volume("demo-2")
+    world.nodes.lagging.clear()
+    await world.settle(operator)
+    at_rest(world, 3)
+    assert world.nodes.calls == ["add demo-2", "remove demo-2", "add demo-2", "replace demo-2"]
+
+
+@pytest.mark.parametrize("replicas", [1, 3, 5])
+async def test_rule_03_woken_with_exactly_the_recorded_members_then_to_spec(
+    world: World, replicas: int
+) -> None:
+    operator = await formed(world)
+    ids = {member["id"] for member in world.status()["members"]}
+    world.apply_cluster(replicas=0)
+    await world.settle(operator)
+    asleep(world)
+    world.apply_cluster(replicas=replicas)
+    await world.settle(world.operator())
+    at_rest(world, replicas)
+    assert ids >= {member["id"] for member in world.status()["members"]} or replicas == 5
+    assert "hibernated" not in world.status()
+    assert len(world.nodes.bootstraps) == 1
+
+
+async def test_rule_03_not_hibernated_while_nobody_knows_the_members(world: World) -> None:
+    operator = await formed(world)
+    world.nodes.silent |= {"demo-1", "demo-2"}
+    world.apply_cluster(replicas=0)
+    await world.settle(operator)
+    assert len(pods(world)) == 3
+    assert "hibernated" not in world.status()
+
+
+async def test_rule_03_claims_go_with_the_cluster_only_if_asked(world: World) -> None:
+    operator = await formed(world, storage={"whenDeleted": "Delete"})
+    world.apply_cluster(storage={"whenDeleted": "Retain"})
+    await world.settle(operator)
+    for claim in world.kubernetes.of("persistentvolumeclaims"):
+        assert not claim["metadata"]["ownerReferences"]
+    world.apply_cluster(storage={"whenDeleted": "Delete"})
+    await world.settle(operator)
+    at_rest(world, 3)
+    world.kubernetes.remove("raftkvclusters", "demo")
+    assert claims(world) == []
+
+
+async def test_rule_10_refused_growth_holds_nothing_back(world: World) -> None:
+    operator = await formed(world)
+    for ordinal in range(3):
+        world.kubernetes.refusals[f"PATCH persistentvolumeclaims/data-demo-{ordinal}"] = (
+            RefusedError(403, "Forbidden", "only dynamically provisioned claims can be resized")
+        )
+    world.apply_cluster(storage={"size": "2Gi"}, image="raftkv:2")
+    for _ in range(40):
+        await world.step(operator)
+    assert images(world) == {"raftkv:2"}
+    assert world.condition("StorageResize") == ("False", "Refused")
+    assert "dynamically provisioned" in world.status()["blockedBy"]
+    assert template_size(world) == "1Gi"
+    world.kubernetes.refusals.clear()
+    await world.settle(operator)
+    at_rest(world, 3)
+    assert grown(world)
+
+
+async def test_rule_10_growth_restarts_no_pod(world: World) -> None:
+    operator = await formed(world)
+    before = uids(world)
+    world.apply_cluster(storage={"size": "2Gi"})
+    await world.settle(operator)
+    assert uids(world) == before
+
+
+async def test_rule_21_budget_is_lowered_before_a_member_leaves(world: World) -> None:
+    operator = await formed(world, replicas=5)
+
+    def budget() -> JsonObject:
+        item = world.kubernetes.get("poddisruptionbudgets", "demo")
+        assert item is not None
+        return dict(item["spec"])
+
+    assert budget()["maxUnavailable"] == 2
+    world.apply_cluster(replicas=3)
+    while "before:remove-member" not in operator.failpoints.reached:
+        await world.step(operator)
+    assert budget()["maxUnavailable"] == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_rule_05_19_random_changes_crashes_and_losses_converge(seed: int) -> None:
+    """Nothing needed is removed, no quorum is taken, and in the end everything is as asked."""
+    random = Random(seed)
+    async with new_world() as world:
+        operator = await formed(world)
+        replicas = 3
+        for _ in range(8):
+            kind = random.randrange(4)
+            if kind == 0:
+                replicas = random.randint(1, 6)
+                world.apply_cluster(replicas=replicas)
+            elif kind == 1:
+                world.apply_cluster(restartAt=f"2026-11-21T10:00:{random.randrange(60):02}Z")
+            elif kind == 2 and len(world.nodes.voters()) > 2 and not world.nodes.silent:
+                world.nodes.silent.add(random.choice(world.nodes.voters()))
+            if random.random() < 0.5:
+                operator = await crash_somewhere(world, operator, random)
+            for _ in range(random.randrange(12)):
+                await world.step(operator)
+            world.nodes.silent.clear()
+        await world.settle(operator)
+        at_rest(world, replicas)
+
+
+async def crash_somewhere(world: World, operator: Operator, random: Random) -> Operator:
+    """Die at some point, if it comes within a few rounds; a new operator takes over."""
+    point = random.choice(action_points())
+    operator.crash_at(f"{random.choice(('before', 'after'))}:{point}")
+    try:
+        for _ in range(6):
+            await world.step(operator)
+    except CrashError:
+        pass
+    return world.operator()
