@@ -65,9 +65,11 @@ class NodeRefusedError(NodeError):
     @property
     def is_passing(self) -> bool:
         """Whether the next look will show something else, or the same call may then succeed."""
-        return self.status == 412 or self.reason in _PASSING_REASONS
+        return self.status in _PASSING_STATUSES or self.reason in _PASSING_REASONS
 
 
+# Another configuration, too busy, no leader, and an outcome that only the next look can tell.
+_PASSING_STATUSES = frozenset({412, 429, 503, 504})
 _PASSING_REASONS = frozenset({"not_leader", "not_ready", "change_in_progress", "learner_lags"})
 
 

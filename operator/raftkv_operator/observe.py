@@ -18,7 +18,7 @@ from raftkv_operator.objects import (
     JsonObject,
     ObjectKey,
     annotations_of,
-    is_controlled_by,
+    controller_of,
     is_deleting,
     key_of,
 )
@@ -47,7 +47,7 @@ async def observe(
     has_pod_monitors = caches.of(POD_MONITOR.name, cluster.namespace) is not None
     objects = await _objects(cluster, kube, caches)
     stateful_set = objects.get(ObjectKey(STATEFUL_SET.name, names.stateful_set(cluster.name)))
-    pods = [] if stateful_set is None else _pods(cluster, caches, stateful_set)
+    pods = _pods(cluster, caches, stateful_set)
     statuses = await asyncio.gather(*(_ask_status(nodes, pod) for pod in pods))
     configs = await asyncio.gather(
         *(
@@ -98,15 +98,18 @@ async def _objects(cluster: Cluster, kube: Kube, caches: Caches) -> dict[ObjectK
     return objects
 
 
-def _pods(cluster: Cluster, caches: Caches, stateful_set: JsonObject) -> list[JsonObject]:
-    """The pods of the live StatefulSet, by ordinal."""
+def _pods(cluster: Cluster, caches: Caches, stateful_set: JsonObject | None) -> list[JsonObject]:
+    """The pods of the live StatefulSet, or those it is about to adopt, by ordinal.
+
+    While a StatefulSet is made anew around its pods (rule 10), they have no owner.
+    """
     cache = caches.of(POD.name, cluster.namespace)
     assert cache is not None
-    uid = stateful_set["metadata"]["uid"]
+    uid = None if stateful_set is None else stateful_set["metadata"]["uid"]
     pods = [
         pod
         for pod in cache.of_cluster(cluster.namespace, cluster.name)
-        if is_controlled_by(pod, uid)
+        if (controller_of(pod) or {}).get("uid") in (None, uid)
         and names.ordinal_of(cluster.name, pod["metadata"]["name"]) is not None
     ]
     pods.sort(key=lambda pod: names.ordinal_of(cluster.name, pod["metadata"]["name"]) or 0)
