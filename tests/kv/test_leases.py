@@ -31,7 +31,7 @@ from raftkv.kv.outcomes import (
     TxnDone,
     Written,
 )
-from raftkv.kv.store import Store
+from raftkv.kv.store import EXPIRED_KEYS, Store
 from tests.kv.support import counted_bytes, one, run
 
 
@@ -82,6 +82,18 @@ def test_rule_21_what_is_due_comes_in_order_of_its_end_and_no_more_than_asked_fo
     assert store.due(300, 9) == [Expire(2), Expire(3), Expire(1)]
     assert store.due(300, 2) == [Expire(2), Expire(3)]
     assert store.due(300, 0) == []
+
+
+def test_what_is_due_at_once_deletes_a_bounded_number_of_keys() -> None:
+    store = Store(MemoryEngine())
+    run(store, *(GrantLease(100, 9000) for _ in range(4)))
+    for lease, count in ((1, 10), (2, EXPIRED_KEYS), (3, 1)):
+        run(store, *(Put(b"%d-%d" % (lease, n), b"", None, lease) for n in range(count)))
+    assert store.due(100, 9) == [Expire(1), Expire(2)]
+    run(store, Stamp(100), Expire(1))
+    assert store.due(100, 9) == [Expire(2)]
+    run(store, Expire(2))
+    assert store.due(100, 9) == [Expire(3), Expire(4)]
 
 
 def test_rule_20_a_lease_takes_a_revision_when_it_is_made_and_ends_but_not_when_kept() -> None:

@@ -31,6 +31,7 @@ from raftkv.kv.records import (
     current_rev_key,
     decode_hashes,
     decode_item,
+    decode_lease,
     decode_meta,
     decode_number,
     encode_hashes,
@@ -46,6 +47,8 @@ __all__ = ["AppliedEntry", "ApplyError", "RevisionCompacted", "Store", "StoreErr
 #: At the multiples of this index the chain hash is kept for comparing with peers (rule 23).
 HASH_INTERVAL: Final = 1024
 _HASHES_KEPT: Final = 8
+#: Leases end together as long as they have fewer keys than this, which all go in one turn.
+EXPIRED_KEYS: Final = 1000
 #: Records that one proposed `Sweep` may look at: short enough for one turn of the loop (rule 26).
 SWEEP_RECORDS: Final = 200
 
@@ -168,7 +171,14 @@ class Store:
             if is_room_left or next(reader.scan(Table.ONCE_END, b"", end), None) is not None:
                 wanted.append(Sweep(SWEEP_RECORDS))
             ended = islice(reader.scan(Table.DEADLINE, b"", end), limit - len(wanted))
-            wanted += [Expire(decode_number(place[8:])) for place, _ in ended]
+            key_count = 0
+            for place, _ in ended:
+                if key_count >= EXPIRED_KEYS:
+                    break
+                wanted.append(Expire(decode_number(place[8:])))
+                record = reader.get(Table.LEASE, place[8:])
+                assert record is not None, "DEADLINE names a lease that does not exist"
+                key_count += decode_lease(record).key_count
         return wanted
 
     def apply(self, entries: Sequence[Entry]) -> list[AppliedEntry]:

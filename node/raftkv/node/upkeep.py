@@ -26,7 +26,7 @@ from raftkv.raft.messages import Index
 
 # Without writes that carry it, log time advances so often, and only if something ends by it.
 IDLE_STAMP_SECONDS: Final = 0.5
-# Commands under way: each may delete as many keys as a lease has.
+# Commands under way; how many keys they delete is bounded by `Store.due`.
 UNDER_WAY_MAX: Final = 64
 # History is sampled so often in the time that it is kept, hence kept longer by this share.
 _SAMPLES: Final = 32
