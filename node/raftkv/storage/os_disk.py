@@ -13,11 +13,10 @@ import errno
 import fcntl
 import io
 import os
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-
-from typing_extensions import Buffer, override
 
 from raftkv.storage.disk import (
     Allocate,
@@ -43,6 +42,12 @@ from raftkv.storage.disk import (
 )
 from raftkv.storage.errors import DirectoryLockedError, DirectoryUnusableError
 from raftkv.storage.layout import LOCK, refuse_foreign
+
+if sys.version_info >= (3, 12):
+    from collections.abc import Buffer
+    from typing import override
+else:
+    from typing_extensions import Buffer, override
 
 # Data is for the node's own user only.
 _FILE_MODE = 0o600
