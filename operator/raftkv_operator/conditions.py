@@ -17,6 +17,7 @@ from raftkv_operator.formation import (
     Waiting,
     is_quorum,
 )
+from raftkv_operator.healing import REPLACE_MEMBER
 from raftkv_operator.membership import Membership
 from raftkv_operator.observed import Observed
 from raftkv_operator.plan import Plan
@@ -46,7 +47,7 @@ def judge_all(
     return [
         available(cluster, observed, plan.formation, problems, membership),
         progressing(cluster, plan),
-        degraded(cluster, problems, membership),
+        degraded(cluster, plan, problems, membership),
         quorum_at_risk(cluster, plan.formation, membership),
         storage_resize(plan, problems),
         even_voters(cluster),
@@ -127,10 +128,22 @@ def progressing(cluster: Cluster, plan: Plan) -> Judgement:
     return _false(kind, "Settled", "everything is as the spec says")
 
 
-def degraded(cluster: Cluster, problems: tuple[Problem, ...], membership: Membership) -> Judgement:
-    """Whether the user should look: the first problem gives the reason, all give the message."""
+def degraded(
+    cluster: Cluster, plan: Plan, problems: tuple[Problem, ...], membership: Membership
+) -> Judgement:
+    """Whether the user should look: the first problem gives the reason, all give the message.
+
+    That a pod is restarted or a member is added or removed on request is no problem.
+    """
     kind = ConditionType.DEGRADED
-    unhealthy = [member.name for member in membership.members if not member.healthy]
+    operation = plan.operation
+    is_asked_for = operation is not None and operation.type != REPLACE_MEMBER
+    expected = operation.target if operation is not None and is_asked_for else None
+    unhealthy = [
+        member.name
+        for member in membership.members
+        if not member.healthy and member.name != expected
+    ]
     found = list(problems)
     is_asleep = cluster.spec.replicas == 0 and bool(cluster.status.hibernated)
     if unhealthy and not is_asleep:

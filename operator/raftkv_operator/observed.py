@@ -51,6 +51,7 @@ class NodeCluster(Struct, frozen=True, kw_only=True):
     voters: tuple[str, ...]
     members: tuple[NodeMember, ...]
     voters_outgoing: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()  # ids that left, and that are never used again
 
     def is_healthy(self, member: NodeMember) -> bool:
         """Whether the leader hears from ``member``, which may be itself."""

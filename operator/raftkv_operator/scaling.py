@@ -96,7 +96,7 @@ def join(scene: Scene, pod: PodView, kind: str, *, ahead: tuple[str, ...]) -> Ch
     operation = Operation(kind, "AddLearner", pod.name)
     if pod.node.cluster_id not in (None, scene.cluster_id):
         return waiting(operation, f"{names.claim(pod.name)} holds data of another cluster")
-    if pod.node.removed:
+    if pod.node.removed or pod.node.member_id in scene.view.removed:
         return acting(
             Operation(kind, "EmptyVolume", pod.name), *_empty_volume(scene, pod), ahead=ahead
         )

@@ -110,6 +110,7 @@ class FakeNodes:
             term=1 if cluster is None else cluster.term,
             config_index=0 if cluster is None else cluster.config_index,
             voters=() if cluster is None else tuple(cluster.voters),
+            removed=() if cluster is None else tuple(sorted(cluster.removed)),
             members=tuple(
                 NodeMember(
                     id=member_id,
@@ -193,8 +194,9 @@ class FakeNodes:
             assert self._has_quorum(list(cluster.voters)), f"{name} was needed"
         cluster.removed.add(member_id)
         self._changed(cluster, f"remove {name}")
-        for volume in self.volumes.values():
-            volume.is_removed |= volume.member_id == member_id
+        for pod, volume in self.volumes.items():
+            # One that is switched off does not hear of it.
+            volume.is_removed |= volume.member_id == member_id and pod not in self.silent
 
     async def transfer(self, ip: str, cluster_id: str, member_id: str) -> None:
         """See `Nodes`."""

@@ -321,6 +321,19 @@ async def test_rule_07_scaled_up_onto_the_volume_of_a_removed_member(world: Worl
     assert before["metadata"]["uid"] != after["metadata"]["uid"]
 
 
+async def test_rule_07_member_that_was_switched_off_when_it_was_removed(world: World) -> None:
+    operator = await formed(world)
+    world.nodes.silent.add("demo-2")
+    world.apply_cluster(replicas=2)
+    await world.settle(operator)
+    at_rest(world, 2)
+    world.nodes.silent.clear()
+    world.apply_cluster(replicas=3)
+    await world.settle(operator)
+    at_rest(world, 3)
+    assert world.nodes.calls == ["remove demo-2", "add demo-2", "promote demo-2"]
+
+
 async def test_rule_18_followers_first_and_leader_last_after_it_handed_over(world: World) -> None:
     operator = await formed(world)
     before = uids(world)
