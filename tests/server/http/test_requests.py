@@ -298,6 +298,14 @@ def test_any_content_encoding_is_refused(coding: str) -> None:
     assert caught.value.problem.kind.status == 415
 
 
+@pytest.mark.parametrize("coding", ["gzip, chunked", "GZIP,chunked", "chunked, gzip, chunked"])
+def test_a_coding_of_the_transfer_that_would_be_stored_is_refused(coding: str) -> None:
+    with pytest.raises(Refused) as caught:
+        check_head(headers(Transfer_Encoding=coding), is_write=True, must_be_local=False)
+    assert caught.value.problem.kind.status == 415
+    check_head(headers(Transfer_Encoding="Chunked"), is_write=True, must_be_local=False)
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [("", False), ("verbose", True), ("verbose=true", True), ("verbose=false", False)],

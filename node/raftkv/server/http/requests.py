@@ -59,6 +59,7 @@ _HOST: Final = istr("Host")
 _IF_MATCH: Final = istr("If-Match")
 _IF_NONE_MATCH: Final = istr("If-None-Match")
 _ORIGIN: Final = istr("Origin")
+_TRANSFER_ENCODING: Final = istr("Transfer-Encoding")
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 
@@ -154,7 +155,8 @@ def check_head(headers: Headers, *, is_write: bool, must_be_local: bool) -> None
     origin = headers.get(_ORIGIN)
     if origin is not None and not is_own_origin(origin, host):
         raise Refused(FOREIGN_ORIGIN, f"pages of {quoted(origin)} may not write here")
-    if headers.get(_CONTENT_ENCODING) is not None:
+    framing = headers.get(_TRANSFER_ENCODING)
+    if headers.get(_CONTENT_ENCODING) is not None or (framing and framing.lower() != "chunked"):
         raise Refused(CONTENT_ENCODING, "bodies are stored as they are sent, never decoded")
 
 
