@@ -27,6 +27,7 @@ from raftkv.kv.records import Lock, Waiter
 from raftkv.node.events import (
     Answer,
     CancelRequest,
+    DrainRequest,
     Failure,
     FailureCode,
     LockRequest,
@@ -316,6 +317,23 @@ def test_waiters_on_any_node_get_the_lock_in_turn_also_after_a_leader_change() -
         token = _token(script, answers)
         assert token > held
         held = token
+
+
+def test_a_node_that_drains_sends_its_waiters_away_and_keeps_no_place_for_them() -> None:
+    script = Script(seed=6, size=3)
+    leader = script.elected(script.voters)
+    leaving, other = (machine for machine in script.voters if machine is not leader)
+    held = _token(script, _lock(script, leader, b"a", 1.0))
+    answers = _lock(script, leaving, b"b", 600.0)
+    script.until(lambda: _waiting(script, other) == 1, "its place")
+    script.answer(leaving, lambda rid, _deadline: DrainRequest(rid, draining=True))
+    script.until(lambda: bool(answers), "the end of the wait")
+    assert isinstance(answers[0], LockQueued)
+    script.until(lambda: _waiting(script, other) == 0, "the queue left")
+    late = _lock(script, leaving, b"b", 600.0)
+    script.until(lambda: bool(late), "the end of the wait")
+    _release(script, other, held)
+    assert _token(script, _lock(script, other, b"c", 1.0)) > held
 
 
 def _waiting(script: Script, machine: Machine) -> int:

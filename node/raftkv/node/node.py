@@ -294,7 +294,7 @@ class Node:
             self._expire_requests()
             return
         core.raft.tick()
-        self.requests.tick(self._now)
+        self.requests.tick(self._now, is_draining=self.hand_over.is_draining)
         self.orders.tick(core.raft)
         self.hash_check.tick(core.store, core.raft.leader_id, core.raft.id)
         if core.raft.leader_id is not None:

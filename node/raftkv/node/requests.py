@@ -7,6 +7,7 @@ be said of a write is decided by where it is (`raftkv.node.writes`); when a read
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 import msgspec
 
@@ -193,11 +194,15 @@ class Requests:
             else:
                 self._settle(write, _decode_reply(reply))
 
-    def tick(self, now: float) -> None:
-        """A tick passed: what was put off may be tried again."""
+    def tick(self, now: float, *, is_draining: bool = False) -> None:
+        """A tick passed: what was put off may be tried again.
+
+        While the node drains nobody waits here for a lock: the wait would outlast the node, and
+        leave a place in the queue for which nobody asks.
+        """
         self._declined_by = None
         self._now = now
-        self.locks.expire(now)
+        self.locks.expire(inf if is_draining else now)
         self.upkeep.tick()
         self.reads.tick()
 

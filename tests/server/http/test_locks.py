@@ -9,6 +9,7 @@ import pytest
 from raftkv.kv.commands import AcquireLock, KeepLockAlive, Once, ReleaseLock
 from raftkv.kv.outcomes import LockBusy, LockHeld, LockLost, LockQueued, LockReleased, Replayed
 from raftkv.node.events import GetLock, ListLocks, LockFound, LockInfo, LocksFound
+from raftkv.node.status import State
 from tests.server.http.fake_driver import LEADER_ID, FakeDriver
 from tests.server.http.harness import Served, serving, until
 
@@ -83,6 +84,18 @@ async def test_a_place_in_the_queue_outlives_the_wait(
     assert served.driver.commands == [AcquireLock(b"a", b"me", 30_000, wait_ms, 1000)]
     ((_, seconds),) = served.driver.lock_waits
     assert round(seconds * 1000) == max(0, wait_ms - 1000)
+
+
+async def test_operator_rule_15_who_waits_at_a_node_that_drains_is_sent_elsewhere(
+    served: Served,
+) -> None:
+    served.driver.outcomes = [LockQueued(300, 299), LockBusy(300, b"other")]
+    served.driver.change(state=State.DRAINING)
+    answer = await served.ask("POST", "/v1/locks/a", body=ask(wait="60s"))
+    assert (answer.status, answer.code()) == (503, "stopping")
+    assert (answer.json()["retryable"], answer.json()["outcome"]) == (True, "not_committed")
+    answer = await served.ask("POST", "/v1/locks/a", body=ask())
+    assert (answer.status, answer.code()) == (409, "lock_held")
 
 
 async def test_keepalive_and_release(served: Served) -> None:

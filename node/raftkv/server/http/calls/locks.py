@@ -6,8 +6,9 @@ from collections.abc import Callable
 import msgspec
 
 from raftkv.kv.commands import KeepLockAlive, ReleaseLock, encode_command
-from raftkv.kv.outcomes import LockHeld, LockReleased, PlainOutcome
-from raftkv.node.events import Failure, GetLock, LockFound, LocksFound
+from raftkv.kv.outcomes import LockHeld, LockQueued, LockReleased, PlainOutcome
+from raftkv.node.events import Failure, FailureCode, GetLock, LockFound, LocksFound
+from raftkv.node.status import State
 from raftkv.server.http import locks
 from raftkv.server.http.authorisation import (
     AnyRole,
@@ -42,6 +43,8 @@ async def acquire_lock(at: Endpoint, request: Request, match: Match, query: str)
     command = encode_command(guarded(asked.command, guards, request, body))
     answer = await at.driver.lock(command, name, asked.wait_seconds, how.timeout_seconds)
     at.count_proposal(answer)
+    if isinstance(answer, LockQueued) and at.driver.status().state is State.DRAINING:
+        answer = Failure(FailureCode.STOPPED, "this node is leaving: wait at another one")
     return at.answered(answer, _held(at, name, asked.command.owner))
 
 
