@@ -181,7 +181,9 @@ MUTANTS: dict[str, Mutant] = {
 }
 
 
-def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX, events: int = EVENTS) -> str | None:
+def hunt(
+    mutant: Mutant, seeds_max: int = SEEDS_MAX, events: int = EVENTS, first_seed: int = 1
+) -> str | None:
     """What first finds the bug: a scenario, else a seed. None if it survives them all."""
     with mutant():
         for name, scenario in SCENARIOS.items():
@@ -189,7 +191,7 @@ def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX, events: int = EVENTS) -> st
                 scenario(1)
             except InvariantError as error:
                 return f"scenario {name}: {error}"
-        for seed in range(1, seeds_max + 1):
+        for seed in range(first_seed, first_seed + seeds_max):
             try:
                 run(seed, events)
             except InvariantError as error:

@@ -51,9 +51,16 @@ def test_scenario(name: str, seed: int) -> None:
     SCENARIOS[name](seed)
 
 
+# The seeds that find what `make mutants` needs many for; elsewhere the first few do. A change of
+# the simulation moves them: `make mutants` says where to.
+FIRST_SEEDS = {"change_answered_when_appended": 29}
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_mutant_dies(name: str) -> None:
-    assert hunt(MUTANTS[name], seeds_max=40) is not None, "it survived"
+    first_seed = FIRST_SEEDS.get(name, 1)
+    death = hunt(MUTANTS[name], seeds_max=20, first_seed=first_seed)
+    assert death is not None, "it survived"
 
 
 def test_a_seed_replays_byte_for_byte_whatever_the_hash_seed() -> None:
