@@ -178,14 +178,13 @@ def live(item: JsonObject) -> JsonObject:
 
 
 def live_objects(
-    wanted_cluster: Cluster, *, without: tuple[str, ...] = ()
+    wanted_cluster: Cluster, *, without: tuple[str, ...] = (), replicas: int | None = None
 ) -> dict[ObjectKey, JsonObject]:
     """Every object as the operator made it for ``wanted_cluster``, except kinds ``without``."""
     bootstrap = wanted_cluster.status.bootstrap
-    replicas = wanted_cluster.spec.replicas if bootstrap is None else len(bootstrap.members)
-    voters = replicas
+    voters = wanted_cluster.spec.replicas if bootstrap is None else len(bootstrap.members)
     wanted = Wanted(
-        replicas=replicas,
+        replicas=voters if replicas is None else replicas,
         voters=voters,
         operator_namespace="raftkv-system",
         has_pod_monitors=False,
