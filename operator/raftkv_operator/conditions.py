@@ -145,7 +145,7 @@ def degraded(
         if not member.healthy and member.name != expected
     ]
     found = list(problems)
-    is_asleep = cluster.spec.replicas == 0 and bool(cluster.status.hibernated)
+    is_asleep = bool(cluster.status.hibernated)  # or waking
     if unhealthy and not is_asleep:
         text = f"{', '.join(unhealthy)} cannot be reached or lag without contact to the leader"
         found.append(Problem("MembersUnhealthy", text))
@@ -159,8 +159,8 @@ def quorum_at_risk(cluster: Cluster, formation: Formation, membership: Membershi
     kind = ConditionType.QUORUM_AT_RISK
     if not isinstance(formation, Formed):
         return _false(kind, "NotFormed", "there is no cluster yet")
-    if cluster.spec.replicas == 0 and cluster.status.hibernated:
-        return _false(kind, "Hibernated", "no voter is wanted")
+    if cluster.status.hibernated:
+        return _false(kind, "Hibernated", "the voters are asleep, or waking")
     if membership.fault_tolerance is None:
         return _true(kind, "NoLeader", "no leader reports the health of the voters")
     if membership.voters <= 2:
