@@ -215,7 +215,7 @@ class Cluster:
     async def wait_leader(self, seconds: float = 10.0) -> NodeProcess:
         return await wait_until("some node leads", self.leader, seconds)
 
-    async def wait_ready(self, nodes: Sequence[NodeProcess] = (), seconds: float = 20.0) -> None:
+    async def wait_ready(self, nodes: Sequence[NodeProcess] = (), seconds: float = 60.0) -> None:
         """Until ``nodes`` (default: all) answer /readyz with 200."""
         waited_for = nodes or self.nodes
 
