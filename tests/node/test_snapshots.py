@@ -7,7 +7,10 @@ import pytest
 from raftkv.kv.commands import Put, encode_command
 from raftkv.node.events import (
     Answer,
+    BackupEndRequest,
     BackupOpened,
+    BackupPiece,
+    BackupReadRequest,
     BackupRequest,
     Failure,
     FailureCode,
@@ -15,7 +18,7 @@ from raftkv.node.events import (
     SnapshotTaken,
     WriteRequest,
 )
-from raftkv.node.snapshots import BACKUPS_MAX, REFUSED_SECONDS, Snapshots
+from raftkv.node.snapshots import BACKUP_IDLE_SECONDS, BACKUPS_MAX, REFUSED_SECONDS, Snapshots
 from raftkv.storage.layout import SNAPSHOTS, WAL
 from raftkv.storage.snapshots import HEADER_BYTES
 from tests.simulation.cluster import Climate, Machine
@@ -288,3 +291,30 @@ def test_a_snapshot_has_all_that_was_written_before_it_was_asked_for() -> None:
     script.until(lambda: bool(first and second), "both")
     revisions = [answer.revision for answer in first + second if isinstance(answer, SnapshotTaken)]
     assert revisions == [10, 11]
+
+
+def test_a_backup_that_was_given_up_is_not_taken_for_the_next_one() -> None:
+    script = Script(14, 1, NEVER)
+    (machine,) = script.cluster.machines
+    script.elected([machine])
+    put(script, machine, 10, [])
+    answers: list[Answer] = []
+    script.cluster.request(machine, BackupRequest, answers.append)
+    script.until(lambda: len(answers) == 1, "a backup")
+    given_up_at = script.world.now + BACKUP_IDLE_SECONDS
+    while script.world.now < given_up_at + 1.0:
+        script.world.step()
+    script.cluster.request(machine, BackupRequest, answers.append)
+    script.until(lambda: len(answers) == 2, "another")
+    first, second = answers
+    assert isinstance(first, BackupOpened)
+    assert isinstance(second, BackupOpened)
+    assert machine.process is not None
+    script.cluster.deliver(machine, machine.process, BackupEndRequest(first.handle))
+    for opened in (first, second):
+        read = partial(BackupReadRequest, handle=opened.handle, offset=0, size=10)
+        script.cluster.request(machine, read, answers.append)
+    script.until(lambda: len(answers) == 4, "both pieces")
+    refused = [answer for answer in answers if isinstance(answer, Failure)]
+    assert [failure.code for failure in refused] == [FailureCode.DEADLINE]
+    assert any(isinstance(answer, BackupPiece) for answer in answers)

@@ -24,6 +24,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 from typing import Final
 
@@ -196,7 +197,6 @@ class SimDisk:
         self.op_count = 0  # operations begun since the disk was made
         self._root = Directory()
         self._handles: dict[Handle, File] = {}
-        self._last_handle = 0
         # What to do instead of the operation with this number.
         self._faults: dict[int, Callable[[DiskOp], None]] = {}
 
@@ -244,7 +244,6 @@ class SimDisk:
         other = SimDisk(self.capacity_bytes)
         other.op_count = self.op_count
         other._root, other._handles = copy.deepcopy((self._root, self._handles))
-        other._last_handle = self._last_handle
         return other
 
     # ---- inspection and decay: what a test does to a disk behind the node's back -------------
@@ -385,9 +384,10 @@ class SimDisk:
             raise _error(op, errnos.EEXIST)
         if isinstance(node, Directory):
             raise _error(op, errnos.EISDIR)
-        self._last_handle += 1
-        self._handles[self._last_handle] = node
-        return self._last_handle
+        # The least that is free, as a system does: what was closed may soon be another file.
+        handle = next(number for number in count(1) if number not in self._handles)
+        self._handles[handle] = node
+        return handle
 
     def _free_bytes(self) -> int:
         if self.capacity_bytes is None:

@@ -14,7 +14,7 @@ from raftkv.kv.outcomes import Item, Outcome
 from raftkv.kv.ranges import Page, Range
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Index, Member, Message, NodeId, Term
-from raftkv.storage.disk import DiskError, DiskOps, DiskResult, Handle, Lane
+from raftkv.storage.disk import DiskError, DiskOps, DiskResult, Lane
 from raftkv.storage.snapshots import SnapshotInfo
 
 RequestId = int  # chosen by the shell, unique within the process
@@ -315,7 +315,7 @@ class BackupReadRequest(msgspec.Struct, frozen=True):
     """Read bytes of an opened file. Answered by BackupPiece."""
 
     id: RequestId
-    handle: Handle
+    handle: int  # `BackupOpened.handle`
     offset: int
     size: int
 
@@ -323,7 +323,7 @@ class BackupReadRequest(msgspec.Struct, frozen=True):
 class BackupEndRequest(msgspec.Struct, frozen=True):
     """Close an opened file. No `Reply`."""
 
-    handle: Handle
+    handle: int  # `BackupOpened.handle`
 
 
 class DrainRequest(msgspec.Struct, frozen=True):
@@ -479,7 +479,7 @@ class BackupOpened(msgspec.Struct, frozen=True):
     """A snapshot whose file is open: it can be read to its end, whatever happens to its name."""
 
     snapshot: SnapshotTaken
-    handle: Handle
+    handle: int  # to ask for its pieces by; the node never gives it again
 
 
 class BackupPiece(msgspec.Struct, frozen=True):

@@ -138,8 +138,10 @@ class Snapshots:
         # (index, bytes of the log up to it), one mark for each slice that was applied.
         self._marks: deque[tuple[int, int]] = deque()
         self._applied_bytes = 0
-        # Opened backups, and when they were read last; how many there are with those asked for.
-        self._backups: dict[Handle, float] = {}
+        # Opened backups by a number that is never used again, unlike that of a file: file, and when
+        # it was read last. How many there are with those asked for.
+        self._backups: dict[int, tuple[Handle, float]] = {}
+        self._last_backup = 0
         self._backup_count = 0
 
     # ---- when ----------------------------------------------------------------------------------
@@ -471,8 +473,9 @@ class Snapshots:
 
     def _open_backup(self, request: BackupRequest, info: SnapshotInfo) -> None:
         def opened(handle: Handle) -> None:
-            self._backups[handle] = self._clock()
-            self._answer(request.id, BackupOpened(_taken(info), handle))
+            self._last_backup += 1
+            self._backups[self._last_backup] = (handle, self._clock())
+            self._answer(request.id, BackupOpened(_taken(info), self._last_backup))
 
         def refused(refusal: Refusal) -> None:
             self._backup_count -= 1
@@ -486,27 +489,28 @@ class Snapshots:
             detail = f"the backup was not read for {BACKUP_IDLE_SECONDS:.0f} s"
             self._answer(request.id, Failure(FailureCode.DEADLINE, detail))
             return
-        self._backups[request.handle] = self._clock()
+        handle, _ = self._backups[request.handle]
+        self._backups[request.handle] = (handle, self._clock())
         size = min(request.size, BACKUP_PIECE_BYTES_MAX)
         self._disk.start(
-            read_chunk(request.handle, request.offset, size),
+            read_chunk(handle, request.offset, size),
             lambda data: self._answer(request.id, BackupPiece(data)),
             lane=Lane.BULK,
         )
 
     def on_backup_end(self, request: BackupEndRequest) -> None:
         """Close it."""
-        if self._backups.pop(request.handle, None) is not None:
+        if request.handle in self._backups:
             self._close_backup(request.handle)
 
     def _close_idle_backups(self) -> None:
         now = self._clock()
-        for handle, read_at in list(self._backups.items()):
+        for backup, (_, read_at) in list(self._backups.items()):
             if now - read_at > BACKUP_IDLE_SECONDS:
-                del self._backups[handle]
-                self._close_backup(handle)
+                self._close_backup(backup)
 
-    def _close_backup(self, handle: Handle) -> None:
+    def _close_backup(self, backup: int) -> None:
+        handle, _ = self._backups.pop(backup)
         self._backup_count -= 1
         self._disk.start(close_snapshot(handle), lambda _: None, lane=Lane.BULK)
 
