@@ -97,6 +97,30 @@ async def test_groups_of_one_revision_come_whole() -> None:
         assert watch.last_event_id == "cafe:102"
 
 
+async def test_who_stops_amid_a_revision_and_iterates_again_misses_nothing() -> None:
+    async with contract_server() as server, client_of(server) as client:
+        async with client.watch(prefix=b"") as watch:
+            server._apply([(b"a", b"1"), (b"b", b"1")])
+            server._apply([(b"c", b"1")])
+            seen = [(await take(watch, 1))[0].key for _ in range(3)]
+        assert seen == [b"a", b"b", b"c"]
+
+
+async def test_a_wait_for_events_that_is_cancelled_can_be_repeated() -> None:
+    async with contract_server() as server, client_of(server) as client:
+        async with client.watch(prefix=b"") as watch:
+            await client.put(b"a", b"1")
+            seen = await take(watch, 1)
+            waiting = asyncio.ensure_future(take(watch, 1))
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+            await asyncio.wait((waiting,))
+            await client.put(b"b", b"1")
+            await client.put(b"c", b"1")
+            seen += await take(watch, 2)
+        assert [event.key for event in seen] == [b"a", b"b", b"c"]
+
+
 async def test_a_watch_goes_on_at_another_endpoint() -> None:
     async with contract_server() as one, contract_server() as other:
         async with client_of(one, other) as client, client.watch(prefix=b"") as watch:

@@ -6,6 +6,7 @@ completely: the server is told by Last-Event-ID, and what comes again is dropped
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -65,6 +66,8 @@ class Watch:
         # The store's revision up to which nothing is missing.
         self.revision = from_revision or 0
         self._groups: AsyncIterator[tuple[Event, ...]] | None = None
+        # Of a group that was begun with, and not handed out to its end.
+        self._left: deque[Event] = deque()
         self._started = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -88,9 +91,12 @@ class Watch:
         return self._events()
 
     async def _events(self) -> AsyncIterator[Event]:
+        while self._left:
+            yield self._left.popleft()
         async for group in self.groups():
-            for event in group:
-                yield event
+            self._left.extend(group)
+            while self._left:
+                yield self._left.popleft()
 
     async def groups(self) -> AsyncIterator[tuple[Event, ...]]:
         """The events of one revision together, which is how they happened.
@@ -101,7 +107,17 @@ class Watch:
         """
         if self._groups is None:
             raise RuntimeError("the watch is not open: use it as an async context manager")
-        async for group in self._groups:
+        while self._groups is not None:
+            groups = self._groups
+            try:
+                group = await anext(groups)
+            except StopAsyncIteration:  # it has failed before, and said so
+                return
+            except asyncio.CancelledError:
+                # That ends what follows, not the watch: it goes on behind the last group.
+                if self._groups is groups:
+                    self._groups = self._follow()
+                raise
             if group:
                 yield group
 
