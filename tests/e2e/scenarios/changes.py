@@ -6,6 +6,7 @@ from the loss of a machine no request may fail.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from tests.e2e.environment import machine_commands
 from tests.e2e.kubectl import E2EError, NotYetError, run_command, wait_until
@@ -18,6 +19,7 @@ _CHANGE_SECONDS = 180.0
 _WRITES_BETWEEN = 200
 # Kubernetes notices a machine without power after 40 to 50 s.
 _MACHINE_SECONDS = 300.0
+_POINTS = ("after:add-learner", "after:remove-member")
 
 
 def scale(suite: Suite) -> None:
@@ -132,6 +134,22 @@ def grow_storage(suite: Suite) -> None:
         raise E2EError("a pod was restarted")
 
 
+def operator_killed(suite: Suite, *, point: str) -> None:
+    """The operator dies at ``point`` of 3 -> 4 -> 3, again and again, until a healthy one comes."""
+    demo = suite.need_demo()
+    with _no_failed_request(suite, demo):
+        if "remove" in point:
+            _scale(demo, 4)
+        suite.operator.arm(point)
+        try:
+            demo.patch_spec(replicas=3 if "remove" in point else 4)
+            suite.operator.wait_crashed(point)
+        finally:
+            suite.operator.disarm()
+        _wait_changed(demo)
+        _scale(demo, 3)
+
+
 # ---- helpers --------------------------------------------------------------------------------
 
 
@@ -225,4 +243,14 @@ _RUNS: tuple[tuple[str, str, Callable[[Suite], None]], ...] = (
     ("machine-lost", "powered off, its member replaced", machine_lost),
     ("hibernate", "no pods, and back", hibernate),
 )
-SCENARIOS = tuple(Scenario(*run) for run in _RUNS)
+SCENARIOS = (
+    *(Scenario(*run) for run in _RUNS),
+    *(
+        Scenario(
+            f"crash-{point.replace(':', '-')}",
+            f"the operator is killed {point.replace(':', ' ')}",
+            partial(operator_killed, point=point),
+        )
+        for point in _POINTS
+    ),
+)
