@@ -12,7 +12,8 @@ from raftkv.cli import common
 from raftkv.cli.main import main
 from raftkv.cli.printing import printable
 from raftkv.kv.commands import Append, Condition, Delete, Once, Put, encode_command
-from raftkv.node.events import Consistency, Failure, FailureCode
+from raftkv.node.events import Consistency
+from raftkv.node.messages import Failure, FailureCode
 from tests.server.http.fake_driver import FakeDriver
 
 # Nothing listens on the discard port of a test machine.

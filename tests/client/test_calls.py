@@ -18,7 +18,8 @@ from raftkv.client.errors import (
     UnreachableError,
 )
 from raftkv.client.wire import key_path, parse_endpoint
-from raftkv.node.events import Consistency, Failure, FailureCode
+from raftkv.node.events import Consistency
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.server.http.targets import key_of_base64url, key_of_path
 from tests.server.http.fake_driver import FakeDriver
 from tests.server.http.harness import Served, serving

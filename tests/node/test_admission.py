@@ -28,7 +28,7 @@ from raftkv.kv.commands import (
 from raftkv.kv.memory_engine import MemoryEngine
 from raftkv.kv.store import Store
 from raftkv.node.admission import Admission
-from raftkv.node.events import FailureCode
+from raftkv.node.messages import FailureCode
 from raftkv.node.settings import NodeSettings
 from raftkv.raft import Entry, EntryType
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from raftkv.node.events import Bootstrapped, Failure, FailureCode
+from raftkv.node.events import Bootstrapped
 from raftkv.node.founding import check_founding, founding_configuration
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.raft.messages import Member
 from raftkv.storage.identity import Identity
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from raftkv.node.events import Diverged, StateHash
+from raftkv.node.events import Diverged
 from raftkv.node.hash_check import _PAUSE_TICKS, HashCheck
+from raftkv.node.messages import StateHash
 from raftkv.node.views import cluster, status
 from tests.node.test_stalls_and_slices import Alone
 

@@ -7,17 +7,14 @@ from raftkv.node.events import (
     DiskDone,
     Effect,
     Event,
-    Failure,
-    FailureCode,
     FrameReceived,
-    PeerFrame,
-    PeerMessage,
     Reply,
     Send,
     SubmitDisk,
     Tick,
 )
 from raftkv.node.founding import founding_configuration
+from raftkv.node.messages import Failure, FailureCode, PeerFrame, PeerMessage
 from raftkv.node.node import Node
 from raftkv.raft import Append, AppendResp, Entry, EntryType, Heartbeat, Vote, VoteResp
 from raftkv.raft.messages import Member, encode_conf_state

@@ -24,17 +24,9 @@ from raftkv.kv.outcomes import (
     Replayed,
 )
 from raftkv.kv.records import Lock, Waiter
-from raftkv.node.events import (
-    Answer,
-    CancelRequest,
-    DrainRequest,
-    Failure,
-    FailureCode,
-    LockRequest,
-    RequestId,
-    WriteRequest,
-)
+from raftkv.node.events import Answer, CancelRequest, DrainRequest, LockRequest, WriteRequest
 from raftkv.node.lock_waits import LockWaits
+from raftkv.node.messages import Failure, FailureCode, RequestId
 from tests.simulation.cluster import Climate, Machine
 from tests.simulation.network import Weather
 from tests.simulation.scenarios import Script

@@ -1,13 +1,7 @@
 """Orders to the leader: asked anywhere, carried out there, answered when their fate is known."""
 
-from raftkv.node.events import (
-    ConfigChanged,
-    ConfigChangeRequest,
-    Failure,
-    FailureCode,
-    Transferred,
-    TransferRequest,
-)
+from raftkv.node.events import ConfigChangeRequest, TransferRequest
+from raftkv.node.messages import ConfigChanged, Failure, FailureCode, Transferred
 from raftkv.node.orders import Orders
 from raftkv.raft.confchange import AddLearner, PromoteLearner, RemoveMember, ReplaceMember
 from raftkv.raft.messages import Index

@@ -1,6 +1,6 @@
 """Frames: one for each peer and channel, and none that a peer would refuse."""
 
-from raftkv.node.events import Channel, ForwardWrites, PeerMessage
+from raftkv.node.messages import Channel, ForwardWrites, PeerMessage
 from raftkv.node.outbox import FRAME_BYTES_MAX, Outbox
 from raftkv.raft import Append, Entry, EntryType, Heartbeat
 

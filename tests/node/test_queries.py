@@ -5,8 +5,6 @@ from raftkv.kv.memory_engine import MemoryEngine
 from raftkv.kv.ranges import Page, Range
 from raftkv.kv.store import Store
 from raftkv.node.events import (
-    Failure,
-    FailureCode,
     Get,
     GetLease,
     GetLock,
@@ -20,6 +18,7 @@ from raftkv.node.events import (
     LocksFound,
     ReadResult,
 )
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.node.queries import answer
 from tests.kv.support import run
 

@@ -9,18 +9,20 @@ from raftkv.kv.store import Store
 from raftkv.node.events import (
     Answer,
     Consistency,
+    Get,
+    PeerUp,
+    ReadRequest,
+    ReadResult,
+    Stale,
+    WriteRequest,
+)
+from raftkv.node.messages import (
     Failure,
     FailureCode,
     ForwardReplies,
     ForwardWrites,
-    Get,
     PeerMessage,
-    PeerUp,
-    ReadRequest,
-    ReadResult,
     RequestId,
-    Stale,
-    WriteRequest,
 )
 from raftkv.node.requests import Outlook, Requests
 from raftkv.node.settings import NodeSettings

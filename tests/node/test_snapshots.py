@@ -12,12 +12,11 @@ from raftkv.node.events import (
     BackupPiece,
     BackupReadRequest,
     BackupRequest,
-    Failure,
-    FailureCode,
     SnapshotRequest,
     SnapshotTaken,
     WriteRequest,
 )
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.node.snapshots import BACKUP_IDLE_SECONDS, BACKUPS_MAX, REFUSED_SECONDS, Snapshots
 from raftkv.storage.layout import SNAPSHOTS, WAL
 from raftkv.storage.snapshots import HEADER_BYTES

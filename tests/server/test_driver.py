@@ -19,11 +19,8 @@ from raftkv.node.events import (
     DrainRequest,
     Effect,
     Event,
-    Failure,
-    FailureCode,
     FrameReceived,
     Get,
-    PeerFrame,
     ReadRequest,
     ReadResult,
     Reply,
@@ -33,6 +30,7 @@ from raftkv.node.events import (
     Tick,
     WriteRequest,
 )
+from raftkv.node.messages import Failure, FailureCode, PeerFrame
 from raftkv.raft.messages import Heartbeat
 from raftkv.server import driver as driver_module
 from raftkv.server.addresses import Address

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
-from raftkv.node.events import Bootstrapped, Failure, FailureCode
+from raftkv.node.events import Bootstrapped
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.raft.messages import Member
 from raftkv.server import formation
 from raftkv.server.addresses import Address

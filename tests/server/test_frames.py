@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.node.events import ForwardReplies, ForwardWrites, PeerFrame
+from raftkv.node.messages import ForwardReplies, ForwardWrites, PeerFrame
 from raftkv.raft.messages import Append, Entry, EntryType, Heartbeat, Message
 from raftkv.server.frames import (
     BODY_BYTES_MAX,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.node.events import Channel, PeerDown, PeerFrame, PeerUp
+from raftkv.node.events import PeerDown, PeerUp
+from raftkv.node.messages import Channel, PeerFrame
 from raftkv.raft.messages import Append, Entry, EntryType, Member
 from raftkv.server import transport
 from raftkv.server.frames import Refused

@@ -7,13 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from raftkv.node.events import (
-    Channel,
-    FrameReceived,
-    PeerDown,
-    PeerFrame,
-    PeerUp,
-)
+from raftkv.node.events import FrameReceived, PeerDown, PeerUp
+from raftkv.node.messages import Channel, PeerFrame
 from raftkv.raft.messages import Append, Entry, EntryType, Heartbeat, Member
 from raftkv.server import peer_connection, transport
 from raftkv.server.addresses import Address

@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from raftkv.kv.changes import ChangesAfter, read_changes
 from raftkv.kv.commands import Command, Compact, Delete, DeleteRange, Put, Txn, encode_command
-from raftkv.node.events import Consistency, Failure, FailureCode, Found, Query, Stale
+from raftkv.node.events import Consistency, Found, Query, Stale
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.server import watches
 from raftkv.server.http.calls import watch as calls
 from raftkv.server.http.calls.watch import watch

@@ -10,15 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
-from raftkv.node.events import (
-    Answer,
-    ConfigChanged,
-    ConfigChangeRequest,
-    Failure,
-    FailureCode,
-    Transferred,
-    TransferRequest,
-)
+from raftkv.node.events import Answer, ConfigChangeRequest, TransferRequest
+from raftkv.node.messages import ConfigChanged, Failure, FailureCode, Transferred
 from raftkv.raft.confchange import (
     AddLearner,
     ConfigChange,

@@ -17,13 +17,13 @@ from raftkv.node.events import (
     Event,
     PeersChanged,
     Reply,
-    RequestId,
     RoleChanged,
     Send,
     Stop,
     SubmitDisk,
     Tick,
 )
+from raftkv.node.messages import RequestId
 from raftkv.node.node import Node
 from raftkv.node.settings import NodeSettings
 from raftkv.raft.messages import Member, NodeId

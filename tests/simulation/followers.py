@@ -13,15 +13,8 @@ from random import Random
 from raftkv.kv.changes import Change, Changes, ChangesAfter, read_changes
 from raftkv.kv.ranges import Page, Range
 from raftkv.kv.store import Store
-from raftkv.node.events import (
-    Answer,
-    Consistency,
-    Failure,
-    FailureCode,
-    ReadRequest,
-    RequestId,
-    Stale,
-)
+from raftkv.node.events import Answer, Consistency, ReadRequest, Stale
+from raftkv.node.messages import Failure, FailureCode, RequestId
 from tests.simulation.cluster import Cluster
 
 PATIENCE_SECONDS = 0.5

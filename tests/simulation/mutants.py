@@ -16,7 +16,7 @@ from raftkv.kv.outcomes import LockGrant
 from raftkv.kv.records import META_KEY, encode_meta
 from raftkv.kv.slice import Slice
 from raftkv.kv.store import AppliedEntry, Store
-from raftkv.node.events import ConfigChanged
+from raftkv.node.messages import ConfigChanged
 from raftkv.node.node import Core, Node
 from raftkv.node.orders import Orders, _Change
 from raftkv.raft.durability import Write

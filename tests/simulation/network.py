@@ -14,17 +14,8 @@ from functools import partial
 
 import msgspec
 
-from raftkv.node.events import (
-    Event,
-    ForwardOrder,
-    ForwardReplies,
-    ForwardWrites,
-    FrameReceived,
-    OrderReply,
-    PeerDown,
-    PeerFrame,
-    PeerUp,
-)
+from raftkv.node.events import Event, FrameReceived, PeerDown, PeerUp
+from raftkv.node.messages import ForwardOrder, ForwardReplies, ForwardWrites, OrderReply, PeerFrame
 from raftkv.raft.messages import NodeId
 from tests.simulation.world import World
 

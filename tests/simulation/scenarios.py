@@ -16,10 +16,10 @@ from raftkv.node.events import (
     Get,
     ReadRequest,
     ReadResult,
-    RequestId,
     TransferRequest,
     WriteRequest,
 )
+from raftkv.node.messages import RequestId
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import NodeId
 from raftkv.raft.rawnode import RawNode

@@ -47,7 +47,8 @@ from raftkv.kv.outcomes import (
 )
 from raftkv.kv.records import decode_current, decode_lock, encode_number
 from raftkv.kv.store import Store
-from raftkv.node.events import Answer, CancelRequest, Failure, LockRequest, RequestId, WriteRequest
+from raftkv.node.events import Answer, CancelRequest, LockRequest, WriteRequest
+from raftkv.node.messages import Failure, RequestId
 from tests.simulation.cluster import Cluster, Machine, Process
 
 LOCKS = (b"lock/1", b"lock/2")

@@ -4,16 +4,8 @@ from functools import partial
 
 from raftkv.kv.commands import Append, Command, Condition, Delete, Put, encode_command
 from raftkv.kv.outcomes import ConditionFailed, Deleted, TooLarge, Written
-from raftkv.node.events import (
-    Answer,
-    Consistency,
-    Failure,
-    FailureCode,
-    Get,
-    ReadRequest,
-    ReadResult,
-    WriteRequest,
-)
+from raftkv.node.events import Answer, Consistency, Get, ReadRequest, ReadResult, WriteRequest
+from raftkv.node.messages import Failure, FailureCode
 from tests.linearizability.history import Certainty, Kind, Operation
 from tests.simulation.cluster import Cluster, Machine, Process
 

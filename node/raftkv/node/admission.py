@@ -26,7 +26,7 @@ from raftkv.kv.commands import (
 )
 from raftkv.kv.engine import Table
 from raftkv.kv.store import Store
-from raftkv.node.events import FailureCode
+from raftkv.node.messages import FailureCode
 from raftkv.node.settings import NodeSettings
 
 _ONCE_TAG: Final = 24

@@ -1,6 +1,7 @@
 """When a node may found a cluster, and with which configuration (API contract, bootstrap). Pure."""
 
-from raftkv.node.events import Bootstrapped, Failure, FailureCode
+from raftkv.node.events import Bootstrapped
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.raft.messages import ConfState, Member
 from raftkv.storage.identity import Identity
 

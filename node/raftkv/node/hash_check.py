@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from raftkv.kv.store import Store
-from raftkv.node.events import Diverged, PeerMessage, StateHash
+from raftkv.node.events import Diverged
+from raftkv.node.messages import PeerMessage, StateHash
 from raftkv.raft import NodeId
 from raftkv.raft.messages import Index
 

@@ -11,16 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from raftkv.node.disk_tasks import DiskTasks
-from raftkv.node.events import (
-    Answer,
-    Bootstrapped,
-    BootstrapRequest,
-    Failure,
-    FailureCode,
-    PeerFrame,
-    RequestId,
-)
+from raftkv.node.events import Answer, Bootstrapped, BootstrapRequest
 from raftkv.node.founding import check_founding, founding_configuration
+from raftkv.node.messages import Failure, FailureCode, PeerFrame, RequestId
 from raftkv.storage.identity import Identity, adopt_cluster
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ import msgspec
 from raftkv.kv.commands import LeaveLock, encode_command
 from raftkv.kv.outcomes import LockGrant, LockHeld, LockQueued, LockReleased
 from raftkv.kv.records import Lock
-from raftkv.node.events import Answer, Failure, FailureCode, LockRequest, RequestId
+from raftkv.node.events import Answer, LockRequest
+from raftkv.node.messages import Failure, FailureCode, RequestId
 
 _NOT_LEFT = Failure(
     FailureCode.UNKNOWN,

@@ -41,28 +41,15 @@ from raftkv.node.events import (
     DrainRequest,
     Effect,
     Event,
-    Failure,
-    FailureCode,
-    ForwardOrder,
-    ForwardReplies,
-    ForwardWrites,
     FrameReceived,
     LockRequest,
-    OrderReply,
     PeerDown,
-    PeerFrame,
-    PeerMessage,
     PeersChanged,
     PeerUp,
     ReadRequest,
     Reply,
-    RequestId,
     RoleChanged,
-    SnapshotAck,
-    SnapshotChunk,
-    SnapshotOffer,
     SnapshotRequest,
-    StateHash,
     Stop,
     SubmitDisk,
     Tick,
@@ -72,6 +59,21 @@ from raftkv.node.events import (
 from raftkv.node.hand_over import HandOver
 from raftkv.node.hash_check import HashCheck
 from raftkv.node.joining import Joining
+from raftkv.node.messages import (
+    Failure,
+    FailureCode,
+    ForwardOrder,
+    ForwardReplies,
+    ForwardWrites,
+    OrderReply,
+    PeerFrame,
+    PeerMessage,
+    RequestId,
+    SnapshotAck,
+    SnapshotChunk,
+    SnapshotOffer,
+    StateHash,
+)
 from raftkv.node.orders import Orders
 from raftkv.node.outbox import Outbox
 from raftkv.node.requests import Outlook, Requests

@@ -16,10 +16,9 @@ from typing import Final
 
 import msgspec
 
-from raftkv.node.events import (
-    Answer,
+from raftkv.node.events import Answer, ConfigChangeRequest, TransferRequest
+from raftkv.node.messages import (
     ConfigChanged,
-    ConfigChangeRequest,
     Failure,
     FailureCode,
     ForwardOrder,
@@ -27,7 +26,6 @@ from raftkv.node.events import (
     PeerMessage,
     RequestId,
     Transferred,
-    TransferRequest,
 )
 from raftkv.raft import NodeId, RawNode, Role
 from raftkv.raft.confchange import (

@@ -7,7 +7,8 @@ that a peer refuses for its length would cut the connection, and all that is und
 from collections.abc import Iterator
 from typing import Final
 
-from raftkv.node.events import (
+from raftkv.node.events import Send
+from raftkv.node.messages import (
     Channel,
     ForwardOrder,
     ForwardReplies,
@@ -15,7 +16,6 @@ from raftkv.node.events import (
     OrderReply,
     PeerFrame,
     PeerMessage,
-    Send,
     SnapshotAck,
     SnapshotChunk,
     SnapshotOffer,

@@ -10,8 +10,6 @@ from raftkv.kv.ranges import Range, read_range
 from raftkv.kv.records import Lease
 from raftkv.kv.store import RevisionCompacted, Store
 from raftkv.node.events import (
-    Failure,
-    FailureCode,
     Found,
     Get,
     GetLease,
@@ -27,6 +25,7 @@ from raftkv.node.events import (
     Query,
     ReadResult,
 )
+from raftkv.node.messages import Failure, FailureCode
 
 
 def answer(store: Store, query: Query) -> Found | Failure:

@@ -13,7 +13,8 @@ Owned by the node class; holds no clock and sends nothing.
 
 import msgspec
 
-from raftkv.node.events import Consistency, ReadRequest, RequestId
+from raftkv.node.events import Consistency, ReadRequest
+from raftkv.node.messages import RequestId
 from raftkv.raft.messages import Index
 
 

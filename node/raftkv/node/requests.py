@@ -21,20 +21,22 @@ from raftkv.node.admission import Admission
 from raftkv.node.events import (
     Answer,
     CancelRequest,
-    Failure,
-    FailureCode,
-    ForwardReplies,
-    ForwardWrites,
     LockRequest,
     PeerDown,
-    PeerMessage,
     PeerUp,
     ReadRequest,
-    RequestId,
     Stale,
     WriteRequest,
 )
 from raftkv.node.lock_waits import LockWaits
+from raftkv.node.messages import (
+    Failure,
+    FailureCode,
+    ForwardReplies,
+    ForwardWrites,
+    PeerMessage,
+    RequestId,
+)
 from raftkv.node.reads import Reads
 from raftkv.node.settings import NodeSettings
 from raftkv.node.upkeep import NO_CHORES, Chores, Upkeep

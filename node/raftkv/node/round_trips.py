@@ -3,7 +3,7 @@
 Owned by the node class, which shows it every message it sends or receives.
 """
 
-from raftkv.node.events import PeerMessage
+from raftkv.node.messages import PeerMessage
 from raftkv.raft import Heartbeat, HeartbeatResp, NodeId
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from raftkv.node.disk_tasks import DiskTasks, Refusal
-from raftkv.node.events import SnapshotAck, SnapshotChunk, SnapshotOffer
+from raftkv.node.messages import SnapshotAck, SnapshotChunk, SnapshotOffer
 from raftkv.raft.messages import NodeId
 from raftkv.storage.disk import DiskTask, Handle, Lane
 from raftkv.storage.snapshots import (

@@ -29,6 +29,10 @@ from raftkv.node.events import (
     BackupPiece,
     BackupReadRequest,
     BackupRequest,
+    SnapshotRequest,
+    SnapshotTaken,
+)
+from raftkv.node.messages import (
     Failure,
     FailureCode,
     RequestId,
@@ -36,8 +40,6 @@ from raftkv.node.events import (
     SnapshotChunk,
     SnapshotMessage,
     SnapshotOffer,
-    SnapshotRequest,
-    SnapshotTaken,
 )
 from raftkv.node.settings import NodeSettings
 from raftkv.node.snapshot_transfer import Incoming, Outgoing

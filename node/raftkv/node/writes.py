@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from raftkv.node.events import Answer, ForwardReplies, ForwardWrites, RequestId
+from raftkv.node.events import Answer
+from raftkv.node.messages import ForwardReplies, ForwardWrites, RequestId
 from raftkv.raft.messages import EntryId, Index, NodeId, Term
 
 

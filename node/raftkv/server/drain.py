@@ -17,7 +17,8 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from raftkv.node.events import Drained, Failure
+from raftkv.node.events import Drained
+from raftkv.node.messages import Failure
 from raftkv.node.status import ClusterStatus, Status
 
 _LOG: Final = logging.getLogger(__name__)

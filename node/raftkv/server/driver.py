@@ -29,7 +29,6 @@ from raftkv.node.events import (
     Bootstrapped,
     BootstrapRequest,
     CancelRequest,
-    ConfigChanged,
     ConfigChangeRequest,
     Consistency,
     Continue,
@@ -39,15 +38,12 @@ from raftkv.node.events import (
     DrainRequest,
     Effect,
     Event,
-    Failure,
-    FailureCode,
     Found,
     LockRequest,
     PeersChanged,
     Query,
     ReadRequest,
     Reply,
-    RequestId,
     RoleChanged,
     Send,
     SnapshotRequest,
@@ -56,10 +52,10 @@ from raftkv.node.events import (
     Stop,
     SubmitDisk,
     Tick,
-    Transferred,
     TransferRequest,
     WriteRequest,
 )
+from raftkv.node.messages import ConfigChanged, Failure, FailureCode, RequestId, Transferred
 from raftkv.node.status import ClusterStatus, Status
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, NodeId

@@ -12,16 +12,14 @@ from raftkv.node.events import (
     BackupOpened,
     BackupPiece,
     Bootstrapped,
-    ConfigChanged,
     Consistency,
     Drained,
-    Failure,
     Found,
     Query,
     SnapshotTaken,
     Stale,
-    Transferred,
 )
+from raftkv.node.messages import ConfigChanged, Failure, Transferred
 from raftkv.node.status import ClusterStatus, Status
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, NodeId

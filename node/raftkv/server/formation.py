@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from raftkv.node.events import Bootstrapped, Failure
+from raftkv.node.events import Bootstrapped
+from raftkv.node.messages import Failure
 from raftkv.raft.messages import Member, NodeId
 from raftkv.server.frames import ProbeReply
 from raftkv.server.peer_connection import probe

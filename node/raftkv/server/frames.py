@@ -23,7 +23,7 @@ from typing import Final
 import google_crc32c
 import msgspec
 
-from raftkv.node.events import PeerFrame
+from raftkv.node.messages import PeerFrame
 from raftkv.raft.messages import NodeId
 
 PROTOCOL_VERSION: Final = 1

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, cast
 
-from raftkv.node.events import PeerFrame
+from raftkv.node.messages import PeerFrame
 from raftkv.raft.messages import NodeId
 from raftkv.server.addresses import parse_address
 from raftkv.server.frames import (

@@ -19,7 +19,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from raftkv.node.events import Channel, FrameReceived, PeerDown, PeerFrame, PeerUp
+from raftkv.node.events import FrameReceived, PeerDown, PeerUp
+from raftkv.node.messages import Channel, PeerFrame
 from raftkv.raft.messages import Member, NodeId
 from raftkv.server.addresses import Address, parse_address
 from raftkv.server.frames import (

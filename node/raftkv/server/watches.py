@@ -29,7 +29,8 @@ from typing import Final, NamedTuple, Protocol
 
 from raftkv.kv.changes import Change, Changes, ChangesAfter
 from raftkv.kv.ranges import end_of_prefix
-from raftkv.node.events import Consistency, Failure, FailureCode, Stale
+from raftkv.node.events import Consistency, Stale
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.node.status import State, Status
 from raftkv.server.driver_api import DriverApi
 from raftkv.server.http.problems import OVERLOADED, Refused

@@ -10,7 +10,8 @@ import pytest
 from yarl import URL
 
 from raftkv.kv.commands import Append, Condition, Delete, Put
-from raftkv.node.events import Consistency, Failure, FailureCode
+from raftkv.node.events import Consistency
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.node.status import State
 from raftkv.server.http.routes import Listener
 from raftkv.server.http.settings import HttpSettings

@@ -3,7 +3,7 @@
 import aiohttp
 import pytest
 
-from raftkv.node.events import Failure, FailureCode
+from raftkv.node.messages import Failure, FailureCode
 from tests.server.http.fake_driver import FakeDriver
 from tests.server.http.harness import Served, serving
 

@@ -15,8 +15,6 @@ from raftkv.kv.outcomes import (
 )
 from raftkv.node.events import (
     Consistency,
-    Failure,
-    FailureCode,
     Get,
     GetLease,
     LeaseFound,
@@ -25,6 +23,7 @@ from raftkv.node.events import (
     ListLeases,
     ReadResult,
 )
+from raftkv.node.messages import Failure, FailureCode
 from tests.server.http.fake_driver import LEADER_ID
 from tests.server.http.harness import Served
 

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from raftkv.kv.commands import Command, Compact, Delete, Put, Sweep, encode_command
-from raftkv.node.events import Consistency, Failure, FailureCode
+from raftkv.node.events import Consistency
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.node.status import State
 from raftkv.server import watches
 from raftkv.server.http import app

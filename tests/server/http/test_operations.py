@@ -6,7 +6,7 @@ import pytest
 
 from raftkv.kv.commands import Compact
 from raftkv.kv.outcomes import Compacted, NotYetReached
-from raftkv.node.events import Failure, FailureCode
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.raft.confchange import AddLearner, PromoteLearner, RemoveMember, ReplaceMember
 from raftkv.raft.errors import RefusalReason
 from raftkv.raft.messages import Member

@@ -9,7 +9,8 @@ from multidict import CIMultiDict
 
 from raftkv.kv.commands import DeleteRange, Put, encode_command
 from raftkv.kv.ranges import Range
-from raftkv.node.events import Consistency, Failure, FailureCode, Found, Query, Stale
+from raftkv.node.events import Consistency, Found, Query, Stale
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.server.http import ranges
 from raftkv.server.http.problems import Refused
 from raftkv.server.http.ranges import parse_delete, parse_range

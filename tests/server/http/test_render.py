@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from raftkv.kv.outcomes import ConditionFailed, Deleted, Item, Outcome, TooLarge, Written
-from raftkv.node.events import Consistency, Failure, FailureCode, ReadResult
+from raftkv.node.events import Consistency, ReadResult
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.server.http.conditions import parse_tags
 from raftkv.server.http.problems import problem_of
 from raftkv.server.http.reading import HowToRead, Reading

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raftkv.kv.commands import Command, Compact, Delete, DeleteRange, Put, Txn, encode_command
-from raftkv.node.events import Failure, FailureCode
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.node.status import State
 from raftkv.server import watches
 from raftkv.server.http import app

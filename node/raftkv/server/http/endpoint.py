@@ -10,7 +10,8 @@ from functools import cached_property
 
 from raftkv.kv.commands import Command, encode_command
 from raftkv.kv.outcomes import Outcome, PlainOutcome, Replayed, Returned
-from raftkv.node.events import Failure, Query
+from raftkv.node.events import Query
+from raftkv.node.messages import Failure
 from raftkv.server.driver_api import DriverApi
 from raftkv.server.http.authorisation import Identity
 from raftkv.server.http.problems import BAD_BODY, TOO_LARGE, Refused, problem_of

@@ -29,7 +29,7 @@ from raftkv.kv.outcomes import (
     TooManyKeys,
     TxnFailed,
 )
-from raftkv.node.events import Failure, FailureCode
+from raftkv.node.messages import Failure, FailureCode
 
 CommitOutcome = Literal["not_committed", "committed", "unknown"]
 

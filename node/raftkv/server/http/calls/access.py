@@ -7,7 +7,8 @@ keeping a lease alive, or attaching one more own key to it, tells and takes noth
 
 from collections.abc import Callable, Sequence
 
-from raftkv.node.events import Failure, GetLease, LeaseFound
+from raftkv.node.events import GetLease, LeaseFound
+from raftkv.node.messages import Failure
 from raftkv.server.http.authorisation import (
     Grant,
     ReadKey,

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final
 
-from raftkv.node.events import BackupOpened, Consistency, Failure, Get
+from raftkv.node.events import BackupOpened, Consistency, Get
+from raftkv.node.messages import Failure
 from raftkv.server.http.authorisation import Admin, authorise
 from raftkv.server.http.calls.access import still_allowed
 from raftkv.server.http.endpoint import Endpoint, Request

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from raftkv.node.events import Failure
+from raftkv.node.messages import Failure
 from raftkv.raft.confchange import ConfigChange
 from raftkv.server.http import membership
 from raftkv.server.http.authorisation import AnyRole, authorise

@@ -6,7 +6,8 @@ Nearly all requests come here, so what most of them do not need is asked about f
 from functools import partial
 
 from raftkv.kv.outcomes import Written
-from raftkv.node.events import Failure, Get, ReadResult
+from raftkv.node.events import Get, ReadResult
+from raftkv.node.messages import Failure
 from raftkv.server.http import requests
 from raftkv.server.http.authorisation import ReadKey, WriteKey, WriteLease, authorise
 from raftkv.server.http.calls.access import authorise_fence, authorise_lease

@@ -6,14 +6,8 @@ import msgspec
 
 from raftkv.kv.commands import KeepLeaseAlive, RevokeLease
 from raftkv.kv.outcomes import LeaseGranted, LeaseRevoked, PlainOutcome
-from raftkv.node.events import (
-    Consistency,
-    Failure,
-    GetLease,
-    LeaseFound,
-    LeaseInfo,
-    LeasesFound,
-)
+from raftkv.node.events import Consistency, GetLease, LeaseFound, LeaseInfo, LeasesFound
+from raftkv.node.messages import Failure
 from raftkv.server.http import leases
 from raftkv.server.http.authorisation import (
     AnyRole,

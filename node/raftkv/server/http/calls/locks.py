@@ -7,7 +7,8 @@ import msgspec
 
 from raftkv.kv.commands import KeepLockAlive, ReleaseLock, encode_command
 from raftkv.kv.outcomes import LockHeld, LockQueued, LockReleased, PlainOutcome
-from raftkv.node.events import Failure, FailureCode, GetLock, LockFound, LocksFound
+from raftkv.node.events import GetLock, LockFound, LocksFound
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.node.status import State
 from raftkv.server.http import locks
 from raftkv.server.http.authorisation import (

@@ -3,7 +3,7 @@
 import msgspec
 
 from raftkv.kv.outcomes import Compacted, PlainOutcome
-from raftkv.node.events import Failure
+from raftkv.node.messages import Failure
 from raftkv.server.http import membership
 from raftkv.server.http.bodies import JSON_BODY_BYTES_MAX
 from raftkv.server.http.endpoint import Endpoint, Request

@@ -3,7 +3,8 @@
 import asyncio
 
 from raftkv.kv.changes import LastChange, LastChanged
-from raftkv.node.events import Consistency, Failure
+from raftkv.node.events import Consistency
+from raftkv.node.messages import Failure
 from raftkv.server.http import requests
 from raftkv.server.http.authorisation import ReadKey, authorise
 from raftkv.server.http.conditions import etag

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from raftkv.kv.ranges import Page
-from raftkv.node.events import Consistency, Failure, FailureCode
+from raftkv.node.events import Consistency
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.server.http import ranges
 from raftkv.server.http.authorisation import ReadRange, WriteRange, authorise
 from raftkv.server.http.calls.access import authorise_fence, still_allowed

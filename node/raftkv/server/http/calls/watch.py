@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 from raftkv.kv.changes import Changes, ChangesAfter
 from raftkv.kv.ranges import Page, Range
-from raftkv.node.events import Consistency, Failure, FailureCode, Stale
+from raftkv.node.events import Consistency, Stale
+from raftkv.node.messages import Failure, FailureCode
 from raftkv.server.http.authorisation import authorise
 from raftkv.server.http.endpoint import Endpoint, Request
 from raftkv.server.http.live import LiveConnection
