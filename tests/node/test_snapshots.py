@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 
 from raftkv.kv.commands import Put, encode_command
+from raftkv.node.backups import BACKUPS_MAX, IDLE_SECONDS
 from raftkv.node.events import (
     Answer,
     BackupEndRequest,
@@ -17,7 +18,7 @@ from raftkv.node.events import (
     WriteRequest,
 )
 from raftkv.node.messages import Failure, FailureCode
-from raftkv.node.snapshots import BACKUP_IDLE_SECONDS, BACKUPS_MAX, REFUSED_SECONDS, Snapshots
+from raftkv.node.snapshots import REFUSED_SECONDS, Snapshots
 from raftkv.storage.layout import SNAPSHOTS, WAL
 from raftkv.storage.snapshots import HEADER_BYTES
 from tests.simulation.cluster import Climate, Machine
@@ -300,7 +301,7 @@ def test_a_backup_that_was_given_up_is_not_taken_for_the_next_one() -> None:
     answers: list[Answer] = []
     script.cluster.request(machine, BackupRequest, answers.append)
     script.until(lambda: len(answers) == 1, "a backup")
-    given_up_at = script.world.now + BACKUP_IDLE_SECONDS
+    given_up_at = script.world.now + IDLE_SECONDS
     while script.world.now < given_up_at + 1.0:
         script.world.step()
     script.cluster.request(machine, BackupRequest, answers.append)

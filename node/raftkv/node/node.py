@@ -185,8 +185,8 @@ class Node:
             DrainRequest: self._on_drain,
             SnapshotRequest: self._on_snapshot_request,
             BackupRequest: self._on_snapshot_request,
-            BackupReadRequest: self.snapshots.on_backup_read,
-            BackupEndRequest: self.snapshots.on_backup_end,
+            BackupReadRequest: self.snapshots.backups.on_read,
+            BackupEndRequest: self.snapshots.backups.on_end,
         }
 
     # ---- the host's interface ---------------------------------------------------------------

@@ -21,13 +21,10 @@ from typing import Final, Protocol
 from raftkv.kv.engine import Engine
 from raftkv.kv.environment import EngineFactory
 from raftkv.kv.store import Store
+from raftkv.node.backups import Backups
 from raftkv.node.disk_tasks import DiskTasks, Refusal
 from raftkv.node.events import (
     Answer,
-    BackupEndRequest,
-    BackupOpened,
-    BackupPiece,
-    BackupReadRequest,
     BackupRequest,
     SnapshotRequest,
     SnapshotTaken,
@@ -45,16 +42,13 @@ from raftkv.node.settings import NodeSettings
 from raftkv.node.snapshot_transfer import Incoming, Outgoing
 from raftkv.node.wal_writes import WalWrites
 from raftkv.raft import EntryId, InstallSnapshot, NodeId, RawNode, Role, SnapshotWanted, Write
-from raftkv.storage.disk import Handle, Lane
+from raftkv.storage.disk import Lane
 from raftkv.storage.errors import CorruptionError
 from raftkv.storage.identity import Identity
 from raftkv.storage.snapshots import (
     SnapshotInfo,
     SnapshotMeta,
-    close_snapshot,
     load,
-    open_snapshot,
-    read_chunk,
     remove_older_than,
     verify_snapshot,
     write_snapshot,
@@ -70,9 +64,6 @@ RETRY_SECONDS: Final = 30.0
 REFUSED_SECONDS: Final = 5.0
 # So much longer may the log in memory be while a snapshot is on its way to a follower.
 IN_TRANSFER_FACTOR: Final = 4
-BACKUP_PIECE_BYTES_MAX: Final = 1 << 20
-BACKUPS_MAX: Final = 4  # open at once
-BACKUP_IDLE_SECONDS: Final = 60.0
 
 
 class Core(Protocol):
@@ -140,11 +131,7 @@ class Snapshots:
         # (index, bytes of the log up to it), one mark for each slice that was applied.
         self._marks: deque[tuple[int, int]] = deque()
         self._applied_bytes = 0
-        # Opened backups by a number that is never used again, unlike that of a file: file, and when
-        # it was read last. How many there are with those asked for.
-        self._backups: dict[int, tuple[Handle, float]] = {}
-        self._last_backup = 0
-        self._backup_count = 0
+        self.backups = Backups(disk, clock, answer)
 
     # ---- when ----------------------------------------------------------------------------------
 
@@ -166,7 +153,7 @@ class Snapshots:
             if core.raft.role is not Role.LEADER or now >= retry_at:
                 del self._retry_at[peer]
                 core.raft.snapshot_failed(peer)
-        self._close_idle_backups()
+        self.backups.close_idle()
 
     def applied(self, core: Core, index: int, size_bytes: int) -> None:
         """Entries of ``size_bytes`` up to ``index`` were applied: keep the log in memory short."""
@@ -188,11 +175,8 @@ class Snapshots:
             detail = "the node has nothing to make a snapshot of: it belongs to no cluster yet"
             self._answer(request.id, Failure(FailureCode.UNINITIALISED, detail))
             return
-        if isinstance(request, BackupRequest) and self._backup_count >= BACKUPS_MAX:
-            detail = f"{BACKUPS_MAX} backups of this node are being read already"
-            self._answer(request.id, Failure(FailureCode.OVERLOADED, detail))
+        if isinstance(request, BackupRequest) and not self.backups.admit(request):
             return
-        self._backup_count += isinstance(request, BackupRequest)
         self._requests.append(request)
         self._not_before = float("-inf")
         self._make(core)
@@ -249,9 +233,12 @@ class Snapshots:
             self._is_making = False
             self._not_before = self._clock() + RETRY_SECONDS
             self.last_refusal = str(refusal)
+            failure = Failure(FailureCode.REFUSED, str(refusal), "no_snapshot")
             for request in (*requests, *self._take_requests()):
-                self._backup_count -= isinstance(request, BackupRequest)
-                self._answer(request.id, Failure(FailureCode.REFUSED, str(refusal), "no_snapshot"))
+                if isinstance(request, BackupRequest):
+                    self.backups.refuse(request, failure)
+                else:
+                    self._answer(request.id, failure)
 
         keep_free_bytes = self._settings.snapshot_keep_free_bytes
         self._disk.start(
@@ -282,7 +269,7 @@ class Snapshots:
             if isinstance(request, SnapshotRequest):
                 self._answer(request.id, _taken(info))
             else:
-                self._open_backup(request, info)
+                self.backups.open(request, _taken(info))
         wanted, self._wanted = self._wanted, {}
         for each in wanted.values():
             self.wanted(core, each)
@@ -470,51 +457,6 @@ class Snapshots:
         self._disk.start(
             load(info.name, building), lambda _: done(building.finish()), lane=Lane.BULK
         )
-
-    # ---- backups -------------------------------------------------------------------------------
-
-    def _open_backup(self, request: BackupRequest, info: SnapshotInfo) -> None:
-        def opened(handle: Handle) -> None:
-            self._last_backup += 1
-            self._backups[self._last_backup] = (handle, self._clock())
-            self._answer(request.id, BackupOpened(_taken(info), self._last_backup))
-
-        def refused(refusal: Refusal) -> None:
-            self._backup_count -= 1
-            self._answer(request.id, Failure(FailureCode.REFUSED, str(refusal), "no_snapshot"))
-
-        self._disk.start(open_snapshot(info.name), opened, lane=Lane.BULK, refused=refused)
-
-    def on_backup_read(self, request: BackupReadRequest) -> None:
-        """Read a piece of an opened backup."""
-        if request.handle not in self._backups:
-            detail = f"the backup was not read for {BACKUP_IDLE_SECONDS:.0f} s"
-            self._answer(request.id, Failure(FailureCode.DEADLINE, detail))
-            return
-        handle, _ = self._backups[request.handle]
-        self._backups[request.handle] = (handle, self._clock())
-        size = min(request.size, BACKUP_PIECE_BYTES_MAX)
-        self._disk.start(
-            read_chunk(handle, request.offset, size),
-            lambda data: self._answer(request.id, BackupPiece(data)),
-            lane=Lane.BULK,
-        )
-
-    def on_backup_end(self, request: BackupEndRequest) -> None:
-        """Close it."""
-        if request.handle in self._backups:
-            self._close_backup(request.handle)
-
-    def _close_idle_backups(self) -> None:
-        now = self._clock()
-        for backup, (_, read_at) in list(self._backups.items()):
-            if now - read_at > BACKUP_IDLE_SECONDS:
-                self._close_backup(backup)
-
-    def _close_backup(self, backup: int) -> None:
-        handle, _ = self._backups.pop(backup)
-        self._backup_count -= 1
-        self._disk.start(close_snapshot(handle), lambda _: None, lane=Lane.BULK)
 
 
 def _taken(info: SnapshotInfo) -> SnapshotTaken:
