@@ -24,7 +24,7 @@ from raftkv_operator.actions import (
 )
 from raftkv_operator.api import ReplacementRecord, duration_seconds
 from raftkv_operator.objects import is_deleting
-from raftkv_operator.observed import NodeMember, PodView
+from raftkv_operator.observed import UNINITIALISED, NodeMember, PodView
 from raftkv_operator.scaling import join
 from raftkv_operator.scene import Change, Operation, Scene, acting, waiting
 
@@ -67,6 +67,8 @@ def _replace_lost_volume(scene: Scene) -> Change | None:
         pod = scene.observed.pod(voter.name)
         if pod is None or pod.is_deleting or pod.node is None or pod.node.member_id == voter.id:
             continue
+        if pod.node.cluster_id is None and pod.node.state != UNINITIALISED:
+            continue  # it does not know yet what its volume holds
         if scene.is_healthy(voter):
             continue  # it lives elsewhere: the pod's answer is about to change
         ahead = (f"replace {voter.id} by {pod.node.member_id}",)

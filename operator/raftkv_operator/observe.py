@@ -22,7 +22,7 @@ from raftkv_operator.objects import (
     is_deleting,
     key_of,
 )
-from raftkv_operator.observed import NodeCluster, NodeStatus, Observed, PodView
+from raftkv_operator.observed import UNKNOWN_ID, NodeCluster, NodeStatus, Observed, PodView
 from raftkv_operator.resources import (
     CLAIM,
     OWNED_KINDS,
@@ -129,6 +129,10 @@ async def _ask_status(nodes: Nodes, pod: JsonObject) -> NodeStatus | None:
         return None
     if status.name != name:
         logger.warning("%s was asked at %s, but %s answered", name, ip, status.name)
+        return None
+    if status.member_id == UNKNOWN_ID:
+        # It starts. Taken for an answer, its volume would look like another one.
+        logger.debug("%s has not read its volume yet", name)
         return None
     return status
 

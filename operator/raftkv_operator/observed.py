@@ -13,6 +13,8 @@ from raftkv_operator.objects import JsonObject, ObjectKey
 UNINITIALISED = "uninitialised"
 RUNNING = "running"
 DRAINING = "draining"
+# What a node calls itself until it has read its volume: it does not know yet who it is.
+UNKNOWN_ID = "0" * 16
 
 
 class NodeStatus(Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ class FakeNodes:
         self.formed: dict[str, FakeCluster] = {}
         self.silent: set[str] = set()
         self.lagging: set[str] = set()  # pods of learners that do not catch up
+        self.starting: set[str] = set()  # pods whose nodes have not read their volumes yet
         self.bootstraps: list[tuple[str, str]] = []  # pod, cluster id
         self.calls: list[str] = []  # every change that was made
         self._pod_uid = pod_uid
@@ -68,7 +69,7 @@ class FakeNodes:
         """What the pod's readiness probe says."""
         volume = self.volumes.get(pod)
         uid = self._pod_uid(pod)
-        if volume is None or uid is None or pod in self.silent:
+        if volume is None or uid is None or pod in self.silent | self.starting:
             return False
         cluster = self.formed.get(volume.cluster_id or "")
         is_member = cluster is not None and volume.member_id in {
@@ -82,6 +83,16 @@ class FakeNodes:
     async def status(self, ip: str) -> NodeStatus:
         """See `Nodes`."""
         pod, volume = self._at(ip)
+        if pod in self.starting:
+            return NodeStatus(
+                name=pod,
+                member_id="0" * 16,
+                cluster_id=None,
+                state="joining",
+                role="follower",
+                term=0,
+                leader=None,
+            )
         cluster = self._led(volume)
         leader = None if cluster is None else cluster.leader
         state = "uninitialised" if volume.cluster_id is None else "running"
@@ -249,7 +260,7 @@ class FakeNodes:
         return any(
             volume.member_id == member_id
             and volume.cluster_id is not None
-            and pod not in self.silent
+            and pod not in self.silent | self.starting
             and self._pod_uid(pod) is not None
             for pod, volume in self.volumes.items()
         )

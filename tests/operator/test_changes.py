@@ -455,6 +455,20 @@ async def test_rule_08_volume_lost_again_before_its_learner_caught_up(world: Wor
     assert world.nodes.calls == ["add demo-2", "remove demo-2", "add demo-2", "replace demo-2"]
 
 
+async def test_rule_08_node_that_has_not_read_its_volume_yet_has_not_lost_it(world: World) -> None:
+    operator = await formed(world)
+    world.nodes.starting.add("demo-2")
+    await world.settle(operator)
+    assert world.nodes.calls == []
+    world.nodes.starting.clear()
+    world.nodes.lagging.add("demo-3")
+    world.apply_cluster(replicas=4)
+    await world.settle(operator)
+    world.nodes.starting.add("demo-3")  # a learner's pod was restarted
+    await world.settle(operator)
+    assert world.nodes.calls == ["add demo-3"]
+
+
 @pytest.mark.parametrize("replicas", [1, 3, 5])
 async def test_rule_03_woken_with_exactly_the_recorded_members_then_to_spec(
     world: World, replicas: int
