@@ -125,7 +125,7 @@ async def test_every_write_takes_guards(method: str, target: str, body: bytes, k
     assert (answer.status, answer.code()) == (412, "lock_lost")
     (command,) = driver.commands
     assert isinstance(command, Once)
-    assert (command.key, command.keep_ms) == (b"k", 600_000)
+    assert (command.key, command.keep_ms) == (b"k", 601_000)
     assert command.fingerprint == fingerprint(
         asked(method, target, Idempotency_Key="k", X_RaftKV_Fence="l:7"), body
     )
