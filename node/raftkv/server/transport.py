@@ -4,11 +4,11 @@ Owns every peer socket. Called by the driver (`send`, `set_peers`) and the proce
 `close`); tells what happens as events (`FrameReceived`, `PeerUp`, `PeerDown`). Knows frames, not
 what is in them. All on the event loop's thread.
 
-A node opens two connections to each peer of its configuration, bulk and control (rule 17), and
-sends on them; whom it does not know, it answers on the connection that brought the question. Each
-peer is found by name: every attempt
-resolves it anew, attempts are at most half a second apart. Delivery is what TCP gives while a
-connection lives and nothing beyond: Raft repeats what matters.
+A node opens three connections to each peer of its configuration (bulk, control and snapshot:
+`Channel`, rule 17), and sends on them; whom it does not know, it answers on the connection that
+brought the question. Each peer is found by name: every attempt resolves it anew, attempts are at
+most half a second apart. Delivery is what TCP gives while a connection lives and nothing beyond:
+Raft repeats what matters.
 
 A dead or half-open connection is found three ways: what was sent stays unacknowledged
 (TCP_USER_TIMEOUT), the peer's kernel is gone (keepalive), or the sender's signs of life stop.
@@ -283,7 +283,7 @@ class PeerTransport:
 
 
 class _Peer:
-    """One member of the configuration and the two links to it."""
+    """One member of the configuration and the links to it, one for each channel."""
 
     def __init__(
         self, transport: PeerTransport, cluster_id: str, own_id: NodeId, member: Member
