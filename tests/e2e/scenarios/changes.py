@@ -134,6 +134,19 @@ def grow_storage(suite: Suite) -> None:
         raise E2EError("a pod was restarted")
 
 
+def delete_with_claims(suite: Suite) -> None:
+    """`whenDeleted: Delete`: a single node, restarted first, then gone with its claim."""
+    suite.need_operator()
+    cluster = suite.cluster("gone")
+    cluster.apply(replicas=1, storage={"size": "64Mi", "whenDeleted": "Delete"})
+    cluster.wait_settled()
+    cluster.patch_spec(restartAt="2026-11-21T10:00:00Z")
+    _wait_changed(cluster)
+    _require_event(cluster, "NotFree")
+    cluster.delete()
+    _wait_claims(cluster, [])
+
+
 def operator_killed(suite: Suite, *, point: str) -> None:
     """The operator dies at ``point`` of 3 -> 4 -> 3, again and again, until a healthy one comes."""
     demo = suite.need_demo()
@@ -200,7 +213,7 @@ def _wait_claims(demo: RaftCluster, wanted: list[str]) -> None:
         if found != wanted:
             raise NotYetError(f"there are {', '.join(found)}")
 
-    wait_until("the other claims are deleted", require_claims, seconds=60)
+    wait_until("the other claims are gone", require_claims, seconds=60)
 
 
 def _require_event(demo: RaftCluster, reason: str) -> None:
@@ -242,6 +255,7 @@ _RUNS: tuple[tuple[str, str, Callable[[Suite], None]], ...] = (
     ("volume-emptied", "a member without its volume is replaced", volume_emptied),
     ("machine-lost", "powered off, its member replaced", machine_lost),
     ("hibernate", "no pods, and back", hibernate),
+    ("delete-with-claims", "one node, and whenDeleted: Delete", delete_with_claims),
 )
 SCENARIOS = (
     *(Scenario(*run) for run in _RUNS),
