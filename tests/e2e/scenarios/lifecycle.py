@@ -4,6 +4,7 @@ import time
 
 from tests.e2e.kubectl import E2EError
 from tests.e2e.operator_install import NAMESPACE
+from tests.e2e.raft_cluster import RaftCluster
 from tests.e2e.scenario import Scenario
 from tests.e2e.scenarios.install import apply_example, write_and_read
 from tests.e2e.suite import CLUSTERS_NAMESPACE, Suite
@@ -17,18 +18,24 @@ def delete_and_return(suite: Suite) -> None:
     demo = suite.need_demo()
     demo.put("kept", "through deletion")
     cluster_id = demo.cluster_id()
+    # Also those that members left which are gone: scaling down keeps claims.
+    kept = _claims(suite, demo)
     began = time.monotonic()
     demo.delete()
     suite.row.notes.append(f"gone in {time.monotonic() - began:.1f} s")
-    claims = suite.kubectl.items("pvc", "-n", demo.namespace, "-l", demo.selector)
-    if len(claims) != 3:
-        raise E2EError(f"{len(claims)} of 3 claims are left")
+    if _claims(suite, demo) != kept:
+        raise E2EError(f"of {kept} the claims {_claims(suite, demo)} are left")
     apply_example(suite)
     demo.wait_settled()
     if demo.cluster_id() != cluster_id:
         raise E2EError(f"came back as cluster {demo.cluster_id()}, not {cluster_id}")
     if demo.get("kept") != "through deletion":
         raise E2EError(f"came back with {demo.get('kept')!r}")
+
+
+def _claims(suite: Suite, demo: RaftCluster) -> list[str]:
+    items = suite.kubectl.items("pvc", "-n", demo.namespace, "-l", demo.selector)
+    return sorted(item["metadata"]["name"] for item in items)
 
 
 def delete_without_operator(suite: Suite) -> None:
