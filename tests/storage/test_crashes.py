@@ -11,7 +11,7 @@ from random import Random
 from typing import TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raftkv.raft.messages import EntryId, HardState
@@ -368,6 +368,14 @@ class Model:
 
 
 @settings(max_examples=150, deadline=None)
+@example(
+    # Segments that hold no entry, and no snapshot to stand in for them.
+    [
+        ([("take", 0)], 1, False),
+        ([("write", 3, 1173, 0), ("drop", 0), ("write", 0, 0, 0)], 38, False),
+    ],
+    1,
+)
 @given(st.lists(st.tuples(STEPS, st.integers(1, 150), st.booleans()), max_size=4), st.integers(0))
 def test_a_log_with_snapshots_under_random_steps_and_crashes_equals_its_model(
     lives: list[tuple[list[tuple[object, ...]], int, bool]], seed: int

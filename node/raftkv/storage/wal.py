@@ -201,10 +201,12 @@ class Wal:
     def drop_before(self, index: Index) -> DiskTask[int]:
         """Remove the sealed segments of which nothing counts beyond ``index``; how many.
 
-        Never more than the newest snapshot holds; oldest first, each durably, so that a crash
-        leaves no gap. May run beside an append, in the other lane.
+        Never more than the newest snapshot holds, and nothing without one; oldest first, each
+        durably, so that a crash leaves no gap. May run beside an append, in the other lane.
         """
         assert not self._is_dropping, "one at a time"
+        if self._tail.snapshot is None:
+            return 0  # also a segment that holds terms and votes only is needed
         self._is_dropping = True
         count = 0
         while self._sealed and self._sealed[0].last_index <= min(index, self.base_index):
