@@ -19,7 +19,8 @@ from typing import Any, Final
 import aiohttp
 import psutil
 
-from tests.process.cluster import Cluster, NodeProcess, free_port, wait_until
+from tests.process.cluster import Cluster, NodeProcess, wait_until
+from tests.process.ports import free_port
 
 VALUE_BYTES: Final = 256
 TXN_KEYS: Final = 128

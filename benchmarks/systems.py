@@ -19,7 +19,8 @@ import msgspec
 import psutil
 
 from benchmarks.workloads import Api, Request
-from tests.process.cluster import Cluster, free_port, wait_until
+from tests.process.cluster import Cluster, wait_until
+from tests.process.ports import free_port
 
 NODES: Final = 3
 _START_SECONDS_MAX: Final = 30.0

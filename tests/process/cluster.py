@@ -2,16 +2,11 @@
 
 Every process belongs to one `Cluster`, which ends it by its own id, whatever happened, and prints
 the end of its log when the test failed. Waiting always means polling a condition with a deadline.
-
-Ports are taken from below the range that the kernel gives to outgoing connections: a node that is
-down must find its port free when it comes back.
 """
 
 import asyncio
 import os
-import random
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -24,9 +19,10 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 
+from tests.process.ports import free_port
+
 COMMAND = (sys.executable, "-m", "raftkv")
 _POLL_SECONDS = 0.02
-_PORTS = range(15_000, 30_000)
 _LOG_TAIL_LINES = 25
 
 
@@ -35,19 +31,6 @@ Found = TypeVar("Found")
 
 class ClusterError(AssertionError):
     """A cluster did not do in time what was waited for."""
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    while True:
-        port = random.SystemRandom().choice(_PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 async def wait_until(

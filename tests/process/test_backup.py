@@ -8,7 +8,8 @@ import aiohttp
 import pytest
 
 from raftkv.kv.restoring import REVISION_JUMP
-from tests.process.cluster import COMMAND, Cluster, free_port
+from tests.process.cluster import COMMAND, Cluster
+from tests.process.ports import free_port
 
 pytestmark = pytest.mark.process
 

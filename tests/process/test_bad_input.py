@@ -10,7 +10,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.process.cluster import COMMAND, Cluster, NodeProcess, free_port
+from tests.process.cluster import COMMAND, Cluster, NodeProcess
+from tests.process.ports import free_port
 
 pytestmark = pytest.mark.process
 

@@ -16,7 +16,8 @@ from raftkv.client import (
     compare,
     op,
 )
-from tests.process.cluster import Cluster, NodeProcess, free_port, wait_until
+from tests.process.cluster import Cluster, NodeProcess, wait_until
+from tests.process.ports import free_port
 
 pytestmark = pytest.mark.process
 

@@ -8,7 +8,8 @@ from time import monotonic
 import aiohttp
 import pytest
 
-from tests.process.cluster import Cluster, free_port, wait_until
+from tests.process.cluster import Cluster, wait_until
+from tests.process.ports import free_port
 
 pytestmark = pytest.mark.process
 

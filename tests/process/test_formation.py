@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.cluster import Cluster, NodeProcess, free_port, wait_until
+from tests.process.cluster import Cluster, NodeProcess, wait_until
+from tests.process.ports import free_port
 
 pytestmark = pytest.mark.process
 

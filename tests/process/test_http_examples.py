@@ -11,7 +11,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,8 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from tests.process.cluster import COMMAND, free_port, wait_until
+from tests.process.cluster import COMMAND, wait_until
+from tests.process.ports import free_ports
 
 pytestmark = [
     pytest.mark.process,
@@ -166,7 +166,7 @@ class Shell:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.port = free_ports()
+        self.port = free_ports(_OFFSETS)
         # What a terminal has and a pipe has not: no meter of the progress.
         (directory / ".curlrc").write_text("no-progress-meter\n")
         (directory / "bin").mkdir()
@@ -220,18 +220,6 @@ class Shell:
     def _ports_of_the_page(self, found: re.Match[str]) -> str:
         offset = int(found[1]) - self.port
         return f"127.0.0.1:{_PAGE_PORT + offset}" if offset in _OFFSETS else found[0]
-
-
-def free_ports() -> int:
-    """The first of the ports of the page's nodes, all free."""
-    while True:
-        first = free_port()
-        for offset in _OFFSETS:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", first + offset)) == 0:
-                    break
-        else:
-            return first
 
 
 @pytest.fixture

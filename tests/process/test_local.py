@@ -14,7 +14,8 @@ from time import monotonic
 
 import pytest
 
-from tests.process.cluster import COMMAND, free_port, wait_until
+from tests.process.cluster import COMMAND, wait_until
+from tests.process.ports import free_ports
 
 pytestmark = pytest.mark.process
 
@@ -65,17 +66,9 @@ def local(tmp_path: Path) -> Iterator[Local]:
     made.end()
 
 
-def free_ports(count: int) -> int:
-    """The first of ``count`` node's ports, all free."""
-    while True:
-        first = free_port()
-        taken = False
-        for port in range(first, first + 10 * count, 10):
-            for each in (port, port + 1):
-                with socket.socket() as probe:
-                    taken |= probe.connect_ex(("127.0.0.1", each)) == 0
-        if not taken:
-            return first
+def ports_of(nodes: int) -> int:
+    """The first of the ports of ``nodes`` nodes."""
+    return free_ports([offset + each for offset in range(0, 10 * nodes, 10) for each in (0, 1)])
 
 
 def is_running(pid: int) -> bool:
@@ -93,7 +86,7 @@ def pasted(line: str) -> bytes:
 
 
 async def test_what_it_prints_works_as_pasted(local: Local) -> None:
-    local.start("--port", str(free_ports(3)))
+    local.start("--port", str(ports_of(3)))
     await local.wait_for("Ctrl-C stops everything")
     put, get = re.findall(r"^  (curl .*)$", local.text(), re.MULTILINE)
     assert b'"revision":1' in pasted(put)
@@ -110,7 +103,7 @@ async def test_what_it_prints_works_as_pasted(local: Local) -> None:
 
 
 async def test_given_data_is_kept_and_found_again(local: Local) -> None:
-    port = str(free_ports(1))
+    port = str(ports_of(1))
     arguments = ("--nodes", "1", "--port", port, "--data", str(local.directory / "kept"))
     local.start(*arguments)
     await local.wait_for("Ctrl-C stops everything")
@@ -122,7 +115,7 @@ async def test_given_data_is_kept_and_found_again(local: Local) -> None:
     await local.wait_for("Ctrl-C stops everything")
     assert pasted(f"curl {url}") == b"v"
     local.end()
-    for changed in (("--nodes", "3"), ("--port", str(free_ports(1)))):
+    for changed in (("--nodes", "3"), ("--port", str(ports_of(1)))):
         local.start(*arguments, *changed)
         assert local.process.wait(15) == 1
         [line] = local.text().splitlines()
@@ -131,7 +124,7 @@ async def test_given_data_is_kept_and_found_again(local: Local) -> None:
 
 @pytest.mark.parametrize("offset", [0, 11, 20])
 def test_an_occupied_port_is_one_sentence(local: Local, offset: int) -> None:
-    first = free_ports(3)
+    first = ports_of(3)
     with socket.create_server(("127.0.0.1", first + offset)):
         started_at = monotonic()
         local.start("--port", str(first), "--data", str(local.directory / "data"))
@@ -146,7 +139,7 @@ def test_an_occupied_port_is_one_sentence(local: Local, offset: int) -> None:
 async def test_a_killed_node_is_started_again_and_follows(
     local: Local, number: signal.Signals
 ) -> None:
-    local.start("--port", str(free_ports(3)), "--restart-after", "2.5")
+    local.start("--port", str(ports_of(3)), "--restart-after", "2.5")
     await local.wait_for(r"elect a new one; it is started again after 2\.5 s:")
     killing = await local.wait_for(r"  kill -9 (\d+)")
     pid = int(killing[1])
@@ -164,7 +157,7 @@ async def test_a_killed_node_is_started_again_and_follows(
 
 
 async def test_a_lost_majority_is_told_and_comes_back(local: Local) -> None:
-    local.start("--port", str(free_ports(3)), "--restart-after", "3")
+    local.start("--port", str(ports_of(3)), "--restart-after", "3")
     await local.wait_for("Ctrl-C stops everything")
     first, second, _third = local.pids()
     os.kill(first, signal.SIGKILL)
@@ -174,7 +167,7 @@ async def test_a_lost_majority_is_told_and_comes_back(local: Local) -> None:
 
 
 async def test_a_node_can_be_started_by_hand_with_the_line_that_is_printed(local: Local) -> None:
-    local.start("--port", str(free_ports(3)), "--no-restart")
+    local.start("--port", str(ports_of(3)), "--no-restart")
     await local.wait_for("Ctrl-C stops everything")
     os.kill(local.pids()[2], signal.SIGKILL)
     line = await local.wait_for(r"start it again with: (.*)\n")
@@ -191,7 +184,7 @@ async def test_a_node_can_be_started_by_hand_with_the_line_that_is_printed(local
 
 async def test_a_node_that_ends_by_itself_stays_down(local: Local) -> None:
     data = local.directory / "data"
-    arguments = ("--nodes", "1", "--port", str(free_ports(1)), "--data", str(data))
+    arguments = ("--nodes", "1", "--port", str(ports_of(1)), "--data", str(data))
     local.start(*arguments, "--restart-after", "0.5")
     await local.wait_for("Ctrl-C stops everything")
     [pid] = local.pids()
@@ -205,7 +198,7 @@ async def test_a_node_that_ends_by_itself_stays_down(local: Local) -> None:
 
 
 async def test_it_ends_when_all_nodes_did(local: Local) -> None:
-    local.start("--nodes", "1", "--port", str(free_ports(1)), "--no-restart")
+    local.start("--nodes", "1", "--port", str(ports_of(1)), "--no-restart")
     await local.wait_for("what is killed stays down")
     await local.wait_for("Ctrl-C stops everything")
     [pid] = local.pids()
@@ -216,7 +209,7 @@ async def test_it_ends_when_all_nodes_did(local: Local) -> None:
 
 async def test_no_node_is_left_behind_when_it_is_killed(local: Local) -> None:
     data = local.directory / "data"
-    local.start("--port", str(free_ports(3)), "--data", str(data))
+    local.start("--port", str(ports_of(3)), "--data", str(data))
     await local.wait_for("Ctrl-C stops everything")
     local.process.kill()
 

@@ -18,7 +18,8 @@ import aiohttp
 import pytest
 
 from tests.certificates import Authority, Issued
-from tests.process.cluster import COMMAND, Cluster, NodeProcess, free_port, wait_until
+from tests.process.cluster import COMMAND, Cluster, NodeProcess, wait_until
+from tests.process.ports import free_port
 
 pytestmark = pytest.mark.process
 

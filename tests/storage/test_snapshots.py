@@ -28,7 +28,6 @@ from raftkv.storage.snapshots import (
     open_snapshot,
     read_chunk,
     read_info,
-    read_meta,
     remove_older_than,
     verify_snapshot,
     write_snapshot,
@@ -116,7 +115,7 @@ def test_a_snapshot_is_what_was_written(disk: SimDisk, size: int) -> None:
     info = run_task(disk, make_snapshot(LAST, size))
     assert (info.meta, info.blob_bytes) == (meta_of(LAST, size=size), max(size, 11))
     assert run_task(disk, read_info(NAME)) == run_task(disk, verify_snapshot(NAME)) == info
-    assert run_task(disk, read_meta(NAME)) == info.meta
+    assert run_task(disk, read_info(NAME)).meta == info.meta
     assert load_blob(disk, NAME) == blob_of(LAST, size).content
     assert not open_snapshots(disk)
 
