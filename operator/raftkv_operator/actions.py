@@ -4,7 +4,7 @@ Each action has a ``point``: its name in logs, in errors and as a crash point. T
 operator ``before:`` and ``after:`` each of them, so a new action is a new pair of crash points.
 """
 
-from typing import assert_never
+from typing import ClassVar, assert_never, get_args
 
 from msgspec import Struct
 
@@ -47,13 +47,10 @@ class Delete(Struct, frozen=True):
 class ReplacePod(Struct, frozen=True):
     """Delete a pod that was started from an outdated template and serves nobody."""
 
+    point: ClassVar[str] = "replace-pod"
+
     name: str
     uid: str
-
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "replace-pod"
 
 
 class RecordBootstrap(Struct, frozen=True):
@@ -70,36 +67,27 @@ class RecordBootstrap(Struct, frozen=True):
 class Bootstrap(Struct, frozen=True):
     """Ask the founder to form exactly the recorded cluster; repeating it is harmless."""
 
+    point: ClassVar[str] = "bootstrap"
+
     record: BootstrapRecord
     pod: str
     ip: str
-
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "bootstrap"
 
 
 class RecordHibernation(Struct, frozen=True):
     """Write who the members are before their pods are stopped (rule 3)."""
 
-    members: tuple[BootstrapMember, ...]
+    point: ClassVar[str] = "record-hibernation"
 
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "record-hibernation"
+    members: tuple[BootstrapMember, ...]
 
 
 class RecordReplacement(Struct, frozen=True):
     """Write that a member is given up, with the uids of what will be deleted (rule 8)."""
 
-    records: tuple[ReplacementRecord, ...]  # all that are kept, this one last
+    point: ClassVar[str] = "record-replacement"
 
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "record-replacement"
+    records: tuple[ReplacementRecord, ...]  # all that are kept, this one last
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -113,68 +101,53 @@ class Call(Struct, frozen=True, kw_only=True):
 class AddLearner(Struct, frozen=True, kw_only=True):
     """Make the node in a pod a member without a vote."""
 
+    point: ClassVar[str] = "add-learner"
+
     call: Call
     pod: str
     member_id: str
-
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "add-learner"
 
 
 class PromoteLearner(Struct, frozen=True, kw_only=True):
     """Let a learner that has caught up vote."""
 
+    point: ClassVar[str] = "promote-learner"
+
     call: Call
     pod: str
     member_id: str
 
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "promote-learner"
-
 
 class ReplaceMember(Struct, frozen=True, kw_only=True):
     """Let a learner that has caught up vote in the place of a lost voter, in one joint step."""
+
+    point: ClassVar[str] = "replace-member"
 
     call: Call
     pod: str
     member_id: str  # of the voter that is lost
     by: str  # the learner
 
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "replace-member"
-
 
 class RemoveMember(Struct, frozen=True, kw_only=True):
     """Take a member out of the configuration, for good."""
+
+    point: ClassVar[str] = "remove-member"
 
     call: Call
     pod: str
     member_id: str
 
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "remove-member"
-
 
 class TransferLeader(Struct, frozen=True, kw_only=True):
     """Hand leadership to another voter."""
+
+    point: ClassVar[str] = "transfer-leader"
 
     ip: str  # of the leader
     cluster_id: str
     pod: str  # that is to lead
     member_id: str
-
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "transfer-leader"
 
 
 class SetDrain(Struct, frozen=True, kw_only=True):
@@ -195,101 +168,77 @@ class SetDrain(Struct, frozen=True, kw_only=True):
 class StopPod(Struct, frozen=True, kw_only=True):
     """Delete a drained pod, so that it starts again from the present template."""
 
+    point: ClassVar[str] = "stop-pod"
+
     name: str
     uid: str
-
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "stop-pod"
 
 
 class DiscardPod(Struct, frozen=True, kw_only=True):
     """Delete a pod whose volume is given up; with its machine gone nobody confirms that."""
 
+    point: ClassVar[str] = "discard-pod"
+
     name: str
     uid: str
-
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "discard-pod"
 
 
 class DeleteClaim(Struct, frozen=True, kw_only=True):
     """Delete the volume claim of a pod that is no member (any more)."""
 
+    point: ClassVar[str] = "delete-claim"
+
     name: str
     uid: str
     why: str
-
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "delete-claim"
 
 
 class GrowClaim(Struct, frozen=True, kw_only=True):
     """Ask for a larger volume."""
 
+    point: ClassVar[str] = "grow-claim"
+
     name: str
     uid: str
     size: str
-
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "grow-claim"
 
 
 class OwnClaim(Struct, frozen=True, kw_only=True):
     """Let a claim go with its cluster when that is deleted, or no longer (`whenDeleted`)."""
 
+    point: ClassVar[str] = "own-claim"
+
     name: str
     uid: str
     owners: tuple[JsonObject, ...]  # all owner references, afterwards
-
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "own-claim"
 
 
 class OrphanStatefulSet(Struct, frozen=True, kw_only=True):
     """Delete the StatefulSet and leave its pods: the next one, with larger claims, adopts them."""
 
+    point: ClassVar[str] = "orphan-statefulset"
+
     name: str
     uid: str
-
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "orphan-statefulset"
 
 
 class PostEvent(Struct, frozen=True):
     """Tell the user about a transition. The name is deterministic: posting again does nothing."""
+
+    point: ClassVar[str] = "post-event"
 
     name: str
     type: str  # "Normal" or "Warning"
     reason: str
     message: str
 
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "post-event"
-
 
 class WriteStatus(Struct, frozen=True):
     """Replace the status, if the object is still as it was read."""
 
-    status: Status
+    point: ClassVar[str] = "write-status"
 
-    @property
-    def point(self) -> str:
-        """Name of the action."""
-        return "write-status"
+    status: Status
 
 
 Action = (
@@ -323,30 +272,14 @@ MEMBERSHIP_ACTIONS = (AddLearner, PromoteLearner, ReplaceMember, RemoveMember)
 def action_points() -> tuple[str, ...]:
     """The points of all actions there are."""
     per_kind = [kind.name.lower() for kind in OWNED_KINDS]
-    return (
-        *(f"apply-{kind}" for kind in per_kind),
-        *(f"delete-{kind}" for kind in per_kind),
-        "replace-pod",
-        "record-adoption",
-        "record-bootstrap",
-        "bootstrap",
-        "record-hibernation",
-        "record-replacement",
-        "add-learner",
-        "promote-learner",
-        "replace-member",
-        "remove-member",
-        "transfer-leader",
-        "drain",
-        "undrain",
-        "stop-pod",
-        "discard-pod",
-        "delete-claim",
-        "grow-claim",
-        "own-claim",
-        "orphan-statefulset",
-        "post-event",
-        "write-status",
+    of_several: dict[type, tuple[str, ...]] = {
+        Apply: tuple(f"apply-{kind}" for kind in per_kind),
+        Delete: tuple(f"delete-{kind}" for kind in per_kind),
+        RecordBootstrap: ("record-adoption", "record-bootstrap"),
+        SetDrain: ("drain", "undrain"),
+    }
+    return tuple(
+        point for kind in get_args(Action) for point in of_several.get(kind) or (kind.point,)
     )
 
 
