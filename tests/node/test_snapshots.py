@@ -62,6 +62,16 @@ def put(script: Script, machine: Machine, count: int, answers: list[Answer]) -> 
     assert not any(isinstance(answer, Failure) for answer in answers)
 
 
+def leave_behind(script: Script, writes: int = 60) -> tuple[Machine, Machine]:
+    """A leader and a follower that was cut off while it wrote."""
+    machines = script.cluster.machines
+    leader = script.elected(machines)
+    follower = next(m for m in machines if m is not leader)
+    script.only_links([m for m in machines if m is not follower], [follower])
+    put(script, leader, writes, [])
+    return leader, follower
+
+
 def converged(script: Script, machines: list[Machine]) -> bool:
     return len({applied_of(script, machine) for machine in machines}) == 1
 
@@ -82,11 +92,8 @@ def test_rule_11_a_snapshot_is_made_when_the_log_has_grown_and_frees_the_log() -
 
 def test_rule_10_a_follower_that_is_far_behind_is_sent_a_snapshot() -> None:
     script = Script(2, 3, NEVER)
+    leader, follower = leave_behind(script, writes=100)
     machines = script.cluster.machines
-    leader = script.elected(machines)
-    follower = next(m for m in machines if m is not leader)
-    script.only_links([m for m in machines if m is not follower], [follower])
-    put(script, leader, 100, [])
     assert script.raft(leader).first_index > script.raft(follower).last_index + 1
     script.only_links(machines)
     script.until(lambda: snapshots_of(follower).installed_count == 1, "the snapshot")
@@ -98,11 +105,8 @@ def test_rule_10_a_follower_that_is_far_behind_is_sent_a_snapshot() -> None:
 def test_rule_10_an_installation_survives_a_crash_at_any_moment(moment_ms: int) -> None:
     """Whatever a power loss leaves of it: the node comes back and catches up."""
     script = Script(3 + moment_ms, 3, NEVER)
+    leader, follower = leave_behind(script)
     machines = script.cluster.machines
-    leader = script.elected(machines)
-    follower = next(m for m in machines if m is not leader)
-    script.only_links([m for m in machines if m is not follower], [follower])
-    put(script, leader, 60, [])
     script.only_links(machines)
     script.until(lambda: bool(snapshots_of(leader).sending), "the transfer")
     later = script.world.now + moment_ms / 1000
@@ -185,11 +189,8 @@ def test_a_snapshot_that_does_not_fit_is_refused_and_the_node_goes_on() -> None:
 
 def test_row_29_a_damaged_snapshot_of_the_leader_is_made_anew() -> None:
     script = Script(8, 3, NEVER)
+    leader, _ = leave_behind(script)
     machines = script.cluster.machines
-    leader = script.elected(machines)
-    follower = next(m for m in machines if m is not leader)
-    script.only_links([m for m in machines if m is not follower], [follower])
-    put(script, leader, 60, [])
     answers: list[Answer] = []
     script.cluster.request(leader, SnapshotRequest, answers.append)
     script.until(lambda: bool(answers), "the snapshot")
@@ -202,11 +203,8 @@ def test_row_29_a_damaged_snapshot_of_the_leader_is_made_anew() -> None:
 
 def test_a_follower_without_room_is_not_asked_all_the_time() -> None:
     script = Script(9, 3, NEVER)
+    leader, follower = leave_behind(script)
     machines = script.cluster.machines
-    leader = script.elected(machines)
-    follower = next(m for m in machines if m is not leader)
-    script.only_links([m for m in machines if m is not follower], [follower])
-    put(script, leader, 60, [])
     disk = follower.disk
     disk.capacity_bytes = sum(len(disk.read(path)) for path in disk.paths()) + 300_000
     script.only_links(machines)
@@ -225,11 +223,8 @@ def test_a_follower_gets_its_snapshot_once_the_leader_has_room_for_one(
 ) -> None:
     monkeypatch.setattr("raftkv.node.snapshots.RETRY_SECONDS", 2.0)
     script = Script(10, 3, NEVER)
+    leader, _ = leave_behind(script)
     machines = script.cluster.machines
-    leader = script.elected(machines)
-    follower = next(m for m in machines if m is not leader)
-    script.only_links([m for m in machines if m is not follower], [follower])
-    put(script, leader, 60, [])
     disk = leader.disk
     disk.capacity_bytes = sum(len(disk.read(path)) for path in disk.paths()) + 1000
     script.only_links(machines)
@@ -241,11 +236,8 @@ def test_a_follower_gets_its_snapshot_once_the_leader_has_room_for_one(
 @pytest.mark.parametrize("moment", ["before", "during"])
 def test_a_snapshot_asked_for_around_an_installation_is_answered(moment: str) -> None:
     script = Script(11, 3, NEVER)
+    leader, follower = leave_behind(script)
     machines = script.cluster.machines
-    leader = script.elected(machines)
-    follower = next(m for m in machines if m is not leader)
-    script.only_links([m for m in machines if m is not follower], [follower])
-    put(script, leader, 60, [])
     answers: list[Answer] = []
     script.only_links(machines)
     if moment == "before":

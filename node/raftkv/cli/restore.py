@@ -17,14 +17,13 @@ from raftkv.node.restoring import restore
 from raftkv.node.settings import NodeSettings
 from raftkv.storage.disk import DiskError
 from raftkv.storage.errors import StorageError
-from raftkv.storage.layout import snapshot_name
 from raftkv.storage.os_disk import OsDisk
 from raftkv.storage.snapshots import (
     HEADER_BYTES,
     TRAILER_BYTES,
     SnapshotInfo,
     decode_header,
-    decode_trailer,
+    describe_file,
 )
 
 _PIECE_BYTES: Final = 1 << 20
@@ -98,12 +97,7 @@ def read_info(source: BinaryIO) -> SnapshotInfo:
     """What header and trailer of a backup say. Raises `ValueError` if they are none."""
     meta, blob_bytes = decode_header(source.read(HEADER_BYTES))
     source.seek(HEADER_BYTES + blob_bytes)
-    tail = source.read(TRAILER_BYTES + 1)
-    if len(tail) > TRAILER_BYTES:
-        raise ValueError("the file goes on behind its trailer")
-    digest = decode_trailer(tail, blob_bytes)
-    size_bytes = HEADER_BYTES + blob_bytes + TRAILER_BYTES
-    return SnapshotInfo(snapshot_name(meta.last), size_bytes, digest, meta)
+    return describe_file(meta, blob_bytes, source.read(TRAILER_BYTES + 1))
 
 
 def _pieces(source: BinaryIO, size_bytes: int) -> Iterator[bytes]:

@@ -209,23 +209,21 @@ class LeaveLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
     releases: bool
 
 
+KeyCommand = Put | Delete | Append | Increment
+#: What a fence may stand before.
+Fenceable = (
+    KeyCommand | ReturnPrevious | DeleteRange | Txn | GrantLease | KeepLeaseAlive | RevokeLease
+)
+#: What is about a lock itself, and may be asked for once.
+LockCommand = AcquireLock | KeepLockAlive | ReleaseLock
+
+
 class Fenced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=19):
     """Do ``command`` if the lock ``name`` is still held under ``token``, else `LockLost`."""
 
     name: Key
     token: int
-    command: (
-        Put
-        | Delete
-        | Append
-        | Increment
-        | ReturnPrevious
-        | DeleteRange
-        | Txn
-        | GrantLease
-        | KeepLeaseAlive
-        | RevokeLease
-    )
+    command: Fenceable
 
 
 class Compact(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20):
@@ -262,42 +260,11 @@ class Once(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
     key: Annotated[bytes, msgspec.Meta(min_length=1, max_length=128)]
     fingerprint: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     keep_ms: int
-    command: (
-        Put
-        | Delete
-        | Append
-        | Increment
-        | ReturnPrevious
-        | DeleteRange
-        | Txn
-        | GrantLease
-        | KeepLeaseAlive
-        | RevokeLease
-        | AcquireLock
-        | KeepLockAlive
-        | ReleaseLock
-        | Fenced
-    )
+    command: Fenceable | LockCommand | Fenced
 
 
-KeyCommand = Put | Delete | Append | Increment
 #: What clients may ask for, bare or inside `Fenced` and `Once`.
-ClientCommand = (
-    KeyCommand
-    | ReturnPrevious
-    | DeleteRange
-    | Txn
-    | GrantLease
-    | KeepLeaseAlive
-    | RevokeLease
-    | AcquireLock
-    | KeepLockAlive
-    | ReleaseLock
-    | LeaveLock
-    | Fenced
-    | Once
-    | Compact
-)
+ClientCommand = Fenceable | LockCommand | LeaveLock | Fenced | Once | Compact
 #: What only the leader adds to the log.
 LeaderCommand = Sweep | Expire | Stamp
 Command = ClientCommand | LeaderCommand

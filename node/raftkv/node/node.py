@@ -259,7 +259,7 @@ class Node:
             # Rule 8: the engine contradicts the log, and the log is the truth.
             self._begin(recovered, Store(self._engine_factory.rebuild()))
         else:
-            self.snapshots.recover(
+            self.snapshots.build(
                 recovered.snapshot, lambda engine: self._begin(recovered, Store(engine))
             )
 

@@ -428,7 +428,7 @@ class Snapshots:
         self.is_installing = True
 
         def recorded(_: None) -> None:
-            self._load(info, installed)
+            self.build(info, installed)
 
         def installed(engine: Engine) -> None:
             core.store = Store(engine)
@@ -448,11 +448,8 @@ class Snapshots:
             recorded,
         )
 
-    def recover(self, info: SnapshotInfo, done: Callable[[Engine], None]) -> None:
-        """At start: the engine is lost or was never built; make it from the file."""
-        self._load(info, done)
-
-    def _load(self, info: SnapshotInfo, done: Callable[[Engine], None]) -> None:
+    def build(self, info: SnapshotInfo, done: Callable[[Engine], None]) -> None:
+        """Make the engine from the file; at start, because it is lost or was never built."""
         building = self._engines.begin_install()
         self._disk.start(
             load(info.name, building), lambda _: done(building.finish()), lane=Lane.BULK

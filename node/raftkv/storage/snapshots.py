@@ -16,6 +16,7 @@ start removes. Source: node design, rules 10 and 11; docs/file-formats.md.
 import errno
 import hashlib
 import struct
+from collections.abc import Callable
 from typing import BinaryIO, Final
 
 import google_crc32c
@@ -169,6 +170,19 @@ def decode_trailer(block: bytes, blob_bytes: int) -> bytes:
     return digest
 
 
+def describe_file(meta: SnapshotMeta, blob_bytes: int, tail: bytes) -> SnapshotInfo:
+    """The file with this header; ``tail`` is what was read where its trailer should be.
+
+    Read a byte more than `TRAILER_BYTES`. Raises `ValueError` if the trailer is not there, or is
+    not the end.
+    """
+    if len(tail) > TRAILER_BYTES:
+        raise ValueError("the file goes on behind its trailer")
+    digest = decode_trailer(tail, blob_bytes)
+    size_bytes = HEADER_BYTES + blob_bytes + TRAILER_BYTES
+    return SnapshotInfo(snapshot_name(meta.last), size_bytes, digest, meta)
+
+
 class Checksum:
     """Verifies the bytes of a snapshot file as they pass, in any pieces."""
 
@@ -306,19 +320,9 @@ def read_info(name: str) -> DiskTask[SnapshotInfo]:
 
     Raises `CorruptionError` with the place.
     """
-    handle = yield from open_snapshot(name)
-    try:
-        info = yield from _inspect(handle, name)
-    except ValueError as error:
-        yield (Close(handle),)
-        raise CorruptionError(f"{SNAPSHOTS}/{name}", str(error)) from None
+    handle, info = yield from _open_sound(name, _inspect)
     yield (Close(handle),)
     return info
-
-
-def read_meta(name: str) -> DiskTask[SnapshotMeta]:
-    """`read_info`, as far as it is not about the file."""
-    return (yield from read_info(name)).meta
 
 
 def verify_snapshot(name: str) -> DiskTask[SnapshotInfo]:
@@ -326,12 +330,7 @@ def verify_snapshot(name: str) -> DiskTask[SnapshotInfo]:
 
     Raises `CorruptionError`.
     """
-    handle = yield from open_snapshot(name)
-    try:
-        info = yield from _verify(handle, name)
-    except ValueError as error:
-        yield (Close(handle),)
-        raise CorruptionError(f"{SNAPSHOTS}/{name}", str(error)) from None
+    handle, info = yield from _open_sound(name, _verify)
     yield (Close(handle),)
     return info
 
@@ -341,14 +340,22 @@ def load(name: str, sink: BlobSink) -> DiskTask[SnapshotInfo]:
 
     Raises `CorruptionError`; ``sink`` has not been called then.
     """
+    handle, info = yield from _open_sound(name, _verify)
+    yield (ReadInto(handle, HEADER_BYTES, info.blob_bytes, sink), Close(handle))
+    return info
+
+
+def _open_sound(
+    name: str, judge: Callable[[Handle, str], DiskTask[SnapshotInfo]]
+) -> DiskTask[tuple[Handle, SnapshotInfo]]:
+    """The file, open, and what ``judge`` found; its `ValueError` becomes `CorruptionError`."""
     handle = yield from open_snapshot(name)
     try:
-        info = yield from _verify(handle, name)
+        info = yield from judge(handle, name)
     except ValueError as error:
         yield (Close(handle),)
         raise CorruptionError(f"{SNAPSHOTS}/{name}", str(error)) from None
-    yield (ReadInto(handle, HEADER_BYTES, info.blob_bytes, sink), Close(handle))
-    return info
+    return handle, info
 
 
 def _inspect(handle: Handle, name: str) -> DiskTask[SnapshotInfo]:
@@ -360,10 +367,7 @@ def _inspect(handle: Handle, name: str) -> DiskTask[SnapshotInfo]:
         raise ValueError(f"by its content this is {snapshot_name(meta.last)}: a file was renamed")
     (block,) = yield (Pread(handle, HEADER_BYTES + blob_bytes, TRAILER_BYTES + 1),)
     assert isinstance(block, bytes)
-    if len(block) > TRAILER_BYTES:
-        raise ValueError("the file goes on behind its trailer")
-    digest = decode_trailer(block, blob_bytes)
-    return SnapshotInfo(name, HEADER_BYTES + blob_bytes + TRAILER_BYTES, digest, meta)
+    return describe_file(meta, blob_bytes, block)
 
 
 def _verify(handle: Handle, name: str) -> DiskTask[SnapshotInfo]:

@@ -17,23 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from multidict import istr
 
-from raftkv.kv.commands import (
-    AcquireLock,
-    Append,
-    Delete,
-    DeleteRange,
-    Fenced,
-    GrantLease,
-    Increment,
-    KeepLeaseAlive,
-    KeepLockAlive,
-    Once,
-    Put,
-    ReleaseLock,
-    ReturnPrevious,
-    RevokeLease,
-    Txn,
-)
+from raftkv.kv.commands import Fenceable, Fenced, LockCommand, Once
 from raftkv.server.http.problems import BAD_HEADER, Refused
 from raftkv.server.http.requests import Headers
 from raftkv.server.http.targets import KEY_BYTES_MAX
@@ -51,19 +35,6 @@ _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _NAME: Final = re.compile(r"(?:[\x21-\x24\x26-\x7e]|%[0-9A-Fa-f]{2}){1,1533}")
 _TOKEN: Final = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
-Fenceable = (
-    Put
-    | Delete
-    | Append
-    | Increment
-    | ReturnPrevious
-    | DeleteRange
-    | Txn
-    | GrantLease
-    | KeepLeaseAlive
-    | RevokeLease
-)
-LockCommand = AcquireLock | KeepLockAlive | ReleaseLock
 Write = TypeVar("Write", bound=Fenceable | LockCommand)
 
 
