@@ -76,11 +76,11 @@ def test_rule_23_only_equal_indexes_are_compared() -> None:
 def test_rule_23_a_difference_is_shown() -> None:
     alone = Alone()
     own_id = status(alone.node, 0.0).member_id
-    assert not any(member.diverged for member in cluster(alone.node).members)
+    assert not any(member.diverged for member in cluster(alone.node, 0.0).members)
     check = alone.node.hash_check
     store: Any = FakeStore((1024, b"a"))
     check.received(store, own_id, StateHash(1024, b"x", is_answer=True))
     assert status(alone.node, 0.0).hash_mismatches == 1
-    assert cluster(alone.node).members[0].diverged
+    assert cluster(alone.node, 0.0).members[0].diverged
     alone.handle()
     assert Diverged(own_id, 1024) in alone.effects

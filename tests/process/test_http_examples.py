@@ -45,6 +45,8 @@ VOLATILE_FIELDS: Final = frozenset(
         *("term", "commit_index", "applied_index", "last_log_index", "durable_index"),
         *("match_index", "lag_entries", "config_index", "state_hash_index", "index"),
         *("db_bytes", "size_bytes", "next_cursor"),
+        # What others said depends on when this node asked; elections on chance.
+        *("report", "role_changes"),
     }
 )
 #: Likewise in any text: what is drawn at random or hashed, and the place in a log in a file's name.

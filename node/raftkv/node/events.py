@@ -174,6 +174,10 @@ class DrainRequest(msgspec.Struct, frozen=True):
     avoid: tuple[NodeId, ...] = ()
 
 
+class Look(msgspec.Struct, frozen=True):
+    """Somebody looks at the cluster: ask the members how they are. No `Reply`."""
+
+
 # ---- events --------------------------------------------------------------------------------
 
 
@@ -224,6 +228,7 @@ Event = (
     | BackupReadRequest
     | BackupEndRequest
     | DrainRequest
+    | Look
 )
 
 

@@ -105,6 +105,23 @@ class StateHash(msgspec.Struct, frozen=True, array_like=True, tag=105):
     is_answer: bool
 
 
+class ReportRequest(msgspec.Struct, frozen=True, array_like=True, tag=106):
+    """Somebody looks at the cluster: the receiver is to say how it is (`raftkv.node.reports`)."""
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True, tag=107):
+    """How the sender is, for showing. ``matches``: its followers' log positions, if it leads."""
+
+    role: str  # as `raftkv.node.status.Status.role`
+    term: Term
+    last_index: Index
+    durable_index: Index
+    commit_index: Index
+    applied_index: Index
+    revision: int
+    matches: tuple[tuple[NodeId, Index], ...] = ()
+
+
 class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, tag=111):
     """The leader of ``term`` has a snapshot for a follower whose log it cannot continue."""
 
@@ -154,6 +171,8 @@ PeerMessage = (
     | ForwardOrder
     | OrderReply
     | StateHash
+    | ReportRequest
+    | Report
     | SnapshotMessage
 )
 

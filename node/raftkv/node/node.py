@@ -43,6 +43,7 @@ from raftkv.node.events import (
     Event,
     FrameReceived,
     LockRequest,
+    Look,
     PeerDown,
     PeersChanged,
     PeerUp,
@@ -68,6 +69,8 @@ from raftkv.node.messages import (
     OrderReply,
     PeerFrame,
     PeerMessage,
+    Report,
+    ReportRequest,
     RequestId,
     SnapshotAck,
     SnapshotChunk,
@@ -76,6 +79,7 @@ from raftkv.node.messages import (
 )
 from raftkv.node.orders import Orders
 from raftkv.node.outbox import Outbox
+from raftkv.node.reports import Reports
 from raftkv.node.requests import Outlook, Requests
 from raftkv.node.round_trips import RoundTrips
 from raftkv.node.settings import NodeSettings
@@ -161,6 +165,7 @@ class Node:
             send=self._send,
         )
         self.hash_check = HashCheck(self._send, self._emit)
+        self.reports = Reports(self._send)
         self._joining = Joining(self._disk, self._reply)
         self.hand_over = HandOver()
         self.round_trips = RoundTrips()
@@ -187,6 +192,7 @@ class Node:
             BackupRequest: self._on_snapshot_request,
             BackupReadRequest: self.snapshots.backups.on_read,
             BackupEndRequest: self.snapshots.backups.on_end,
+            Look: self._on_look,
         }
 
     # ---- the host's interface ---------------------------------------------------------------
@@ -236,7 +242,7 @@ class Node:
 
     def cluster(self) -> ClusterStatus:
         """The configuration and its members, as far as this node knows."""
-        return views.cluster(self)
+        return views.cluster(self, self._now)
 
     def close(self) -> None:
         """Close the state machine so that the next start finds it clean. Last call.
@@ -335,6 +341,8 @@ class Node:
                 self.requests.on_forward_replies(frame.sender, message)
             elif isinstance(message, StateHash):
                 self.hash_check.received(core.store, frame.sender, message)
+            elif isinstance(message, ReportRequest | Report):
+                self.reports.received(frame.sender, message, core.raft, core.store, self._now)
             elif isinstance(message, ForwardOrder):
                 self.orders.on_forward(frame.sender, message, core.raft, self._now)
             elif isinstance(message, OrderReply):
@@ -373,6 +381,10 @@ class Node:
 
     def _on_disk_done(self, event: DiskDone) -> None:
         self._disk.complete(event)
+
+    def _on_look(self, _: Look) -> None:
+        if self.core is not None:
+            self.reports.look(self.core.raft, self._now)
 
     def _on_drain(self, request: DrainRequest) -> None:
         self.hand_over.drain(request.avoid, draining=request.draining)
@@ -503,6 +515,7 @@ class Node:
         raft = core.raft
         if raft.leader_id is not None:
             self.leader_seen_at = self._now
+        self.reports.role_changed(raft, self._now)
         self._effects.append(RoleChanged(str(raft.role), raft.term, raft.leader_id))
 
     def _peers_changed(self, core: Core) -> None:

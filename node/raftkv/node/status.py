@@ -20,6 +20,29 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+class MemberReport(msgspec.Struct, frozen=True):
+    """What a member last said of itself, asked because somebody looked (`raftkv.node.reports`)."""
+
+    role: str  # as `Status.role`
+    term: int
+    last_log_index: int
+    durable_index: int
+    commit_index: int
+    applied_index: int
+    revision: int
+    match_index: int | None  # what the leader knows it to hold; None: the leader has not said
+    age_seconds: float
+
+
+class RoleChange(msgspec.Struct, frozen=True):
+    """From ``seconds_ago`` on, this node had another role, term or leader than before."""
+
+    role: str
+    term: int
+    leader_name: str | None
+    seconds_ago: float
+
+
 class MemberStatus(msgspec.Struct, frozen=True):
     """One member of the configuration, as this node sees it; only a leader knows the lag."""
 
@@ -36,6 +59,7 @@ class MemberStatus(msgspec.Struct, frozen=True):
     healthy: bool | None  # answered within an election timeout; None: not known here
     # Its state was found to differ from this node's at the same index: one of them is wrong.
     diverged: bool = False
+    report: MemberReport | None = None  # None: it has said nothing since this node looks
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -102,3 +126,4 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     auto_promote: tuple[NodeId, ...] = ()  # learners that will vote once they have caught up
     removed: tuple[NodeId, ...] = ()  # ids that left lately and are never used again
     hash_mismatches: int = 0  # found between this node and a peer since this process began
+    role_changes: tuple[RoleChange, ...] = ()  # of this node, the oldest first: elections

@@ -1,5 +1,6 @@
 """Turns a node's insides into what it says of itself. Reads only."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from raftkv.node.status import ClusterStatus, MemberStatus, State, Status
@@ -99,13 +100,13 @@ def _name_of(conf: ConfState, member_id: NodeId | None) -> str | None:
     return next((member.name for member in conf.members if member.id == member_id), None)
 
 
-def cluster(node: "Node") -> ClusterStatus:
+def cluster(node: "Node", now: float) -> ClusterStatus:
     """See `ClusterStatus`. Only a leader knows its followers' lag and health."""
     core = node.core
     if core is None:
         return ClusterStatus(None, None, None, 0, 0, (), (), (), (), None, "", 0)
     raft, conf = core.raft, core.raft.conf_state
-    members = tuple(_member(node, member) for member in conf.members)
+    members = tuple(_member(node, member, now) for member in conf.members)
     tolerance = None
     if raft.role is Role.LEADER:
         healthy = {member.id for member in members if member.healthy}
@@ -127,10 +128,11 @@ def cluster(node: "Node") -> ClusterStatus:
         auto_promote=conf.auto_promote,
         removed=conf.removed,
         hash_mismatches=node.hash_check.mismatch_count,
+        role_changes=node.reports.role_changes(partial(_name_of, conf), now),
     )
 
 
-def _member(node: "Node", member: Member) -> MemberStatus:
+def _member(node: "Node", member: Member, now: float) -> MemberStatus:
     core = node.core
     assert core is not None
     raft = core.raft
@@ -162,4 +164,5 @@ def _member(node: "Node", member: Member) -> MemberStatus:
         rtt_seconds=None if progress is None else node.round_trips.seconds.get(member.id),
         healthy=healthy,
         diverged=node.hash_check.differs_from(member.id),
+        report=node.reports.of(member.id, raft, core.store, now),
     )

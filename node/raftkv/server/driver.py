@@ -40,6 +40,7 @@ from raftkv.node.events import (
     Event,
     Found,
     LockRequest,
+    Look,
     PeersChanged,
     Query,
     ReadRequest,
@@ -352,6 +353,10 @@ class Driver:
     def cluster(self) -> ClusterStatus:
         """See `DriverApi`."""
         return self._node.cluster()
+
+    def look(self) -> None:
+        """See `DriverApi`."""
+        self.post(Look())
 
     def client_url_of(self, member: NodeId) -> str | None:
         """See `DriverApi`."""

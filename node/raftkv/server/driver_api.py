@@ -103,6 +103,10 @@ class DriverApi(Protocol):
         """The configuration and its members, now."""
         ...
 
+    def look(self) -> None:
+        """Somebody looks at the cluster: `cluster` is to know soon how the members are."""
+        ...
+
     def client_url_of(self, member: NodeId) -> str | None:
         """The advertised client URL of a member, for redirects; None if it is not known."""
         ...

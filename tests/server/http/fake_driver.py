@@ -241,6 +241,9 @@ class FakeDriver:
     def cluster(self) -> ClusterStatus:
         return self.members
 
+    def look(self) -> None:
+        """The members stay as they are."""
+
     def client_url_of(self, member: NodeId) -> str | None:
         urls = {each.id: each.client_url for each in self.members.members}
         return urls.get(member)

@@ -35,6 +35,7 @@ async def cluster(at: Endpoint, request: Request, _match: Match, query: str) -> 
     """`GET /v1/cluster`."""
     authorise(request, AnyRole())
     parse_query(query, ())
+    at.driver.look()
     found = at.driver.cluster()
     response = at.renderer.json(cluster_body(found), at.revision)
     # What If-Match of a membership change takes; 0: there is no configuration yet.
