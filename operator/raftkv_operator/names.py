@@ -15,6 +15,7 @@ LABEL_NAME = "app.kubernetes.io/name"
 LABEL_INSTANCE = "app.kubernetes.io/instance"
 LABEL_COMPONENT = "app.kubernetes.io/component"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_SERVICE = "kubernetes.io/service-name"  # of an EndpointSlice
 MANAGED_BY_SELECTOR = f"{LABEL_MANAGED_BY}={FIELD_MANAGER}"
 
 # On the pod template: what a running pod was started with (rule 18).

@@ -11,6 +11,8 @@ from datetime import datetime
 
 from raftkv_operator import names
 from raftkv_operator.api import Cluster
+from raftkv_operator.clusters import ClusterKey
+from raftkv_operator.endpoints import Endpoints, Routing
 from raftkv_operator.errors import NodeError, NotFoundError
 from raftkv_operator.kube import Kube
 from raftkv_operator.node_client import Nodes
@@ -25,6 +27,7 @@ from raftkv_operator.objects import (
 from raftkv_operator.observed import UNKNOWN_ID, NodeCluster, NodeStatus, Observed, PodView
 from raftkv_operator.resources import (
     CLAIM,
+    ENDPOINT_SLICE,
     OWNED_KINDS,
     POD,
     POD_MONITOR,
@@ -37,7 +40,13 @@ logger = logging.getLogger(__name__)
 
 
 async def observe(
-    cluster: Cluster, *, kube: Kube, caches: Caches, nodes: Nodes, now: datetime
+    cluster: Cluster,
+    *,
+    kube: Kube,
+    caches: Caches,
+    nodes: Nodes,
+    endpoints: Endpoints,
+    now: datetime,
 ) -> Observed:
     """Look at the objects, pods, claims and nodes of ``cluster``.
 
@@ -48,6 +57,9 @@ async def observe(
     objects = await _objects(cluster, kube, caches)
     stateful_set = objects.get(ObjectKey(STATEFUL_SET.name, names.stateful_set(cluster.name)))
     pods = _pods(cluster, caches, stateful_set)
+    routing = endpoints.look(
+        ClusterKey(cluster.namespace, cluster.name), pods, _slices(cluster, caches)
+    )
     statuses = await asyncio.gather(*(_ask_status(nodes, pod) for pod in pods))
     configs = await asyncio.gather(
         *(
@@ -58,7 +70,14 @@ async def observe(
     return Observed(
         objects=objects,
         pods=tuple(
-            _pod_view(cluster, pod, status, config, now)
+            _pod_view(
+                cluster,
+                pod,
+                status=status,
+                config=config,
+                routing=routing[pod["metadata"]["uid"]],
+                now=now,
+            )
             for pod, status, config in zip(pods, statuses, configs, strict=True)
         ),
         has_pod_monitors=has_pod_monitors,
@@ -76,6 +95,12 @@ def _claims(cluster: Cluster, caches: Caches) -> dict[str, JsonObject]:
         for item in cache.of_cluster(cluster.namespace, cluster.name)
         if names.claimant(cluster.name, item["metadata"]["name"]) is not None
     }
+
+
+def _slices(cluster: Cluster, caches: Caches) -> list[JsonObject]:
+    cache = caches.of(ENDPOINT_SLICE.name, cluster.namespace)
+    assert cache is not None
+    return cache.of_cluster(cluster.namespace, cluster.name)
 
 
 async def _objects(cluster: Cluster, kube: Kube, caches: Caches) -> dict[ObjectKey, JsonObject]:
@@ -170,8 +195,10 @@ async def _ask_cluster(
 def _pod_view(
     cluster: Cluster,
     pod: JsonObject,
+    *,
     status: NodeStatus | None,
     config: NodeCluster | None,
+    routing: Routing,
     now: datetime,
 ) -> PodView:
     metadata = pod["metadata"]
@@ -189,6 +216,8 @@ def _pod_view(
         node=status,
         config=config,
         ready_change_seconds=_ready_change_seconds(pod, now),
+        is_routed=routing.is_routed,
+        routing_seconds=routing.seconds,
     )
 
 

@@ -75,6 +75,9 @@ class PodView(Struct, frozen=True, kw_only=True):
     config: NodeCluster | None  # asked of the leader, or of every member while none is known
     # Since it became (un)ready, by the API server; infinite when that is not told.
     ready_change_seconds: float = float("inf")
+    # Whether the EndpointSlices of the client Service hold it as ready, and for how long so.
+    is_routed: bool = False
+    routing_seconds: float = 0.0
 
     @property
     def is_draining(self) -> bool:

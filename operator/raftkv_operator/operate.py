@@ -10,7 +10,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from raftkv_operator import names
 from raftkv_operator.clusters import ClusterKey, Clusters, cluster_key
+from raftkv_operator.endpoints import Endpoints
 from raftkv_operator.errors import KubeError
 from raftkv_operator.execute import Executor
 from raftkv_operator.failpoints import Failpoints
@@ -76,6 +77,7 @@ async def operate(settings: Settings, failpoints: Failpoints) -> None:
         if await kube.knows(POD_MONITOR):
             kinds.append(POD_MONITOR)
         caches = Caches(kube, kinds, settings.namespaces, wake)
+        endpoints = Endpoints(time.monotonic)
         nodes = HttpNodes(await stack.enter_async_context(aiohttp.ClientSession()))
         executor = Executor(
             kube=kube,
@@ -90,6 +92,7 @@ async def operate(settings: Settings, failpoints: Failpoints) -> None:
             kube=kube,
             caches=caches,
             nodes=nodes,
+            endpoints=endpoints,
             clusters=clusters,
             gate=lease,
             executor=executor,
@@ -110,7 +113,14 @@ async def operate(settings: Settings, failpoints: Failpoints) -> None:
             *(asyncio.create_task(cache.run(), name=cache.kind.plural) for cache in caches.all()),
         ]
         stack.push_async_callback(_cancel_all, background)
-        await _follow_clusters(settings, clusters, queue, metrics, background)
+
+        def forget(key: ClusterKey) -> None:
+            clusters.remove(key)
+            queue.remove(key)
+            metrics.forget(key)
+            endpoints.forget(key)
+
+        await _follow_clusters(settings, clusters, queue, forget, background)
 
 
 async def _wait_for_api(kube: Kube) -> None:
@@ -152,7 +162,7 @@ async def _follow_clusters(
     settings: Settings,
     clusters: Clusters,
     queue: WorkQueue,
-    metrics: Metrics,
+    forget: Callable[[ClusterKey], None],
     background: list[asyncio.Task[None]],
 ) -> None:
     """Run kopf until a signal, or until a background task dies of a bug."""
@@ -168,9 +178,7 @@ async def _follow_clusters(
         body = cast("JsonObject", event["object"])
         key = cluster_key(body)
         if event["type"] == "DELETED":
-            clusters.remove(key)
-            queue.remove(key)
-            metrics.forget(key)
+            forget(key)
         elif clusters.put(body):
             queue.wake(key)
 

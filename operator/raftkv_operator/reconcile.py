@@ -22,6 +22,7 @@ from raftkv_operator.actions import (
 )
 from raftkv_operator.api import Status, parse_cluster, parse_status, to_json
 from raftkv_operator.clusters import ClusterKey, Clusters, cluster_key
+from raftkv_operator.endpoints import Endpoints
 from raftkv_operator.errors import InvalidSpecError, NotFoundError
 from raftkv_operator.execute import Executor
 from raftkv_operator.kube import Kube
@@ -52,6 +53,7 @@ class Reconciler:
         kube: Kube,
         caches: Caches,
         nodes: Nodes,
+        endpoints: Endpoints,
         clusters: Clusters,
         gate: Gate,
         executor: Executor,
@@ -63,6 +65,7 @@ class Reconciler:
         self._kube = kube
         self._caches = caches
         self._nodes = nodes
+        self._endpoints = endpoints
         self._clusters = clusters
         self._gate = gate
         self._executor = executor
@@ -96,7 +99,12 @@ class Reconciler:
         if cluster.is_deleting:
             return None  # owner references do the rest (rule 11)
         observed = await observe(
-            cluster, kube=self._kube, caches=self._caches, nodes=self._nodes, now=now
+            cluster,
+            kube=self._kube,
+            caches=self._caches,
+            nodes=self._nodes,
+            endpoints=self._endpoints,
+            now=now,
         )
         planned = plan(
             cluster,
@@ -138,6 +146,7 @@ class Reconciler:
             logger.info("%s/%s was deleted while nobody watched", *key)
             self._clusters.remove(key)
             self._metrics.forget(key)
+            self._endpoints.forget(key)
             return False
         if live["metadata"]["uid"] != body["metadata"]["uid"]:
             self._clusters.put(live)  # deleted and made again: the next pass is about that one

@@ -2,8 +2,8 @@
 
 Called by `raftkv_operator.changes`. Pure. A pod is outdated when the hash in its annotation is not
 that of the spec (rule 18). Order: pods that do not run, at once; then followers; the leader last,
-after it handed leadership on. The next one only when all others serve again: ready for a while,
-caught up, heard of by the leader.
+after it handed leadership on. The next one only when all others serve again: in the
+EndpointSlices for a while, caught up, heard of by the leader.
 """
 
 from raftkv_operator.actions import ReplacePod, StopPod
@@ -71,8 +71,6 @@ def roll(scene: Scene) -> Change | None:
         if member.id != target.id and not scene.serves(member):
             operation = Operation(ROLLING_RESTART, "WaitForPod", member.name)
             why = why_not_running(scene.observed.pod(member.name))
-            if scene.pod_of(member) is not None and not scene.has_caught_up(member):
-                why = "not caught up"
             reason = f"waiting for {member.name} to serve again: {why}"
             return waiting(operation, reason, ahead=(f"restart {target.name}", *ahead))
     return _restart(scene, target, ahead)

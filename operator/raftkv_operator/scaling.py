@@ -3,7 +3,7 @@
 Called by `raftkv_operator.changes`. Pure.
 
     up      claim and pod (`pods_wanted`) -> learner -> caught up -> promote
-    down    transfer away -> drain -> out of the endpoints -> remove -> shrink (`pods_wanted`)
+    down    transfer away -> drain -> out of the EndpointSlices -> remove -> shrink (`pods_wanted`)
 
 A learner that is no longer wanted is removed again; a drained member that is wanted again is put
 back (`raftkv_operator.changes`). The id of a removed member is never used again, so a volume that
@@ -169,8 +169,8 @@ def scale_down(scene: Scene) -> Change | None:
     operation = Operation(SCALE_DOWN, "Drain", target.name)
     if not pod.is_draining and not pod.is_deleting:
         return acting(operation, scene.drain(pod), ahead=removal)
-    if pod.is_ready or pod.ready_change_seconds < ENDPOINTS_SECONDS:
-        reason = f"waiting for {target.name} to leave the Service"
+    if pod.is_ready or not _has_left(pod):
+        reason = f"waiting for {target.name} to leave the EndpointSlices"
         return waiting(operation, reason, ahead=removal)
     return acting(
         Operation(SCALE_DOWN, "RemoveMember", target.name), scene.remove(target), ahead=ahead
@@ -183,4 +183,13 @@ def _remove_absent(scene: Scene, target: NodeMember, ahead: tuple[str, ...]) -> 
     if scene.is_healthy(target):
         reason = f"waiting for {target.name} to answer"
         return waiting(operation, reason, ahead=(f"remove {target.name}", *ahead))
+    pod = scene.observed.pod(target.name)
+    if pod is not None and not _has_left(pod):
+        reason = f"waiting for {target.name} to leave the EndpointSlices"
+        return waiting(operation, reason, ahead=(f"remove {target.name}", *ahead))
     return acting(operation, scene.remove(target), ahead=ahead)
+
+
+def _has_left(pod: PodView) -> bool:
+    """Whether no client was routed to it for a while (rule 19)."""
+    return not pod.is_routed and pod.routing_seconds >= ENDPOINTS_SECONDS

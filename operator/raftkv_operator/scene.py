@@ -16,8 +16,7 @@ from raftkv_operator.observed import RUNNING, NodeCluster, NodeMember, Observed,
 POLL_SECONDS = 1.0
 # Entries behind the leader with which a member counts as caught up.
 CAUGHT_UP_LAG_ENTRIES = 1000
-# Between a pod's change of readiness and the moment when every machine's proxy has heard of it.
-# (The change of readiness itself is what moves the address in the EndpointSlices.)
+# Between a change of the EndpointSlices and the moment when every machine's proxy has heard of it.
 ENDPOINTS_SECONDS = 3.0
 
 
@@ -108,7 +107,7 @@ class Scene(Struct, frozen=True, kw_only=True):
         return self.is_healthy(member) and lag is not None and lag <= CAUGHT_UP_LAG_ENTRIES
 
     def serves(self, member: NodeMember) -> bool:
-        """Whether it carries its share: heard of, caught up, its pod ready for a while."""
+        """Whether it carries its share: heard of, caught up, clients routed to it for a while."""
         pod = self.pod_of(member)
         return (
             pod is not None
@@ -116,7 +115,8 @@ class Scene(Struct, frozen=True, kw_only=True):
             and pod.is_ready
             and not pod.is_deleting
             and pod.node.state == RUNNING
-            and pod.ready_change_seconds >= ENDPOINTS_SECONDS
+            and pod.is_routed
+            and pod.routing_seconds >= ENDPOINTS_SECONDS
             and self.has_caught_up(member)
         )
 
@@ -213,4 +213,8 @@ def why_not_running(pod: PodView | None) -> str:
         return pod.trouble or "does not answer"
     if not pod.is_ready:
         return f"not ready ({pod.node.state})"
-    return "just became ready"
+    if not pod.is_routed:
+        return "not in the EndpointSlices yet"
+    if pod.routing_seconds < ENDPOINTS_SECONDS:
+        return "just came into the EndpointSlices"
+    return "not caught up"

@@ -151,6 +151,8 @@ def pod(
         trouble=trouble,
         node=status,
         config=view,
+        is_routed=status is not None and status.cluster_id is not None,
+        routing_seconds=60.0,
     )
 
 

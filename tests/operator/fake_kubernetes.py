@@ -17,12 +17,12 @@ from aiohttp import web
 
 from raftkv_operator import names
 from raftkv_operator.objects import JsonObject, Kind
-from raftkv_operator.resources import CLAIM, OWNED_KINDS, POD, POD_MONITOR
+from raftkv_operator.resources import CLAIM, ENDPOINT_SLICE, OWNED_KINDS, POD, POD_MONITOR
 
 EVENT = Kind("v1", "Event", "events")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
-KINDS = (*(kind for kind in OWNED_KINDS if kind != POD_MONITOR), POD, CLAIM, EVENT,
-         LEASE, names.CLUSTER_KIND)  # fmt: skip
+KINDS = (*(kind for kind in OWNED_KINDS if kind != POD_MONITOR), POD, CLAIM,
+         ENDPOINT_SLICE, EVENT, LEASE, names.CLUSTER_KIND)  # fmt: skip
 
 Key = tuple[str, str, str]  # plural, namespace, name
 
@@ -44,6 +44,7 @@ class FakeKubernetes:
         self.history: list[tuple[int, str, str, JsonObject]] = []  # version, plural, type, object
         self.requests: list[str] = []  # "METHOD plural/name", writes only
         self.refusals: dict[str, RefusedError] = {}  # by the same text, until removed
+        self.stuck_slices: set[str] = set()  # Services whose slices do not follow
         self.on_claim_gone: Callable[[str], None] = lambda _pod: None
         self._version = 0
         self._changed = asyncio.Event()
@@ -116,6 +117,22 @@ class FakeKubernetes:
             if "deletionTimestamp" in claim["metadata"] and self.get("pods", pod) is None:
                 self.remove("persistentvolumeclaims", name)
                 self.on_claim_gone(pod)
+
+    def run_endpoint_slices(self) -> None:
+        """One slice for each Service, with its labels; pods that are not ready stay in it, so."""
+        for service in self.of("services"):
+            metadata, spec = service["metadata"], service["spec"]
+            if "selector" not in spec or metadata["name"] in self.stuck_slices:
+                continue
+            endpoints = [
+                _endpoint(pod, is_always_ready=spec.get("publishNotReadyAddresses", False))
+                for pod in self.of("pods")
+                if _selects(spec["selector"], pod)
+            ]
+            name = f"{metadata['name']}-x7k2p"
+            live = self.get("endpointslices", name)
+            if live is None or live["endpoints"] != endpoints:
+                self.put("endpointslices", _slice(service, name, endpoints))
 
     async def wait_for_request(self, text: str) -> None:
         """Wait until a request like ``PUT leases/x`` has come."""
@@ -294,9 +311,43 @@ def _owner(stateful_set: JsonObject) -> JsonObject:
 
 
 def _fits(stateful_set: JsonObject, pod: JsonObject) -> bool:
-    wanted = stateful_set["spec"]["selector"]["matchLabels"]
+    return _selects(stateful_set["spec"]["selector"]["matchLabels"], pod)
+
+
+def _selects(wanted: JsonObject, pod: JsonObject) -> bool:
     labels: JsonObject = pod["metadata"].get("labels") or {}
     return bool(wanted.items() <= labels.items())
+
+
+def _slice(service: JsonObject, name: str, endpoints: list[JsonObject]) -> JsonObject:
+    metadata = service["metadata"]
+    labels = {**metadata.get("labels", {}), names.LABEL_SERVICE: metadata["name"]}
+    owner = {"kind": "Service", "uid": metadata["uid"], "controller": True}
+    return {
+        "apiVersion": ENDPOINT_SLICE.api_version,
+        "kind": ENDPOINT_SLICE.name,
+        "metadata": {
+            "name": name,
+            "namespace": metadata["namespace"],
+            "labels": labels,
+            "ownerReferences": [owner],
+        },
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+    }
+
+
+def _endpoint(pod: JsonObject, *, is_always_ready: bool) -> JsonObject:
+    (ready,) = [item for item in pod["status"]["conditions"] if item["type"] == "Ready"]
+    return {
+        "addresses": [pod["status"]["podIP"]],
+        "conditions": {"ready": is_always_ready or ready["status"] == "True"},
+        "targetRef": {
+            "kind": "Pod",
+            "name": pod["metadata"]["name"],
+            "uid": pod["metadata"]["uid"],
+        },
+    }
 
 
 def _claim(stateful_set: JsonObject, pod: str) -> JsonObject:

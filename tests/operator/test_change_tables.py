@@ -67,17 +67,24 @@ class State:
         self.pods[ordinal] = structs.replace(self.pods[ordinal], **fields)
         return self
 
-    def draining(self, ordinal: int, *, seconds: float = 10.0, is_ready: bool = False) -> "State":
+    def draining(
+        self,
+        ordinal: int,
+        *,
+        seconds: float = 10.0,
+        is_ready: bool = False,
+        is_routed: bool = False,
+    ) -> "State":
         status = self.pods[ordinal].node
         assert status is not None
         drained = structs.replace(status, state="draining")
-        fields = {"is_ready": is_ready, "ready_change_seconds": seconds}
+        fields = {"is_ready": is_ready, "is_routed": is_routed, "routing_seconds": seconds}
         return self.change(ordinal, node=drained, **fields)
 
     def silent(self, *ordinals: int) -> "State":
         """The leader does not hear from them, and they answer nobody."""
         for ordinal in ordinals:
-            self.change(ordinal, node=None, is_ready=False)
+            self.change(ordinal, node=None, is_ready=False, is_routed=False)
             self.set_member(ordinal, healthy=False)
         return self
 
@@ -167,12 +174,22 @@ TABLE: dict[str, tuple[State, list[str], str | None]] = {
         "TransferLeader",
     ),
     "down: drained, still ready": (
-        State(4, replicas=3).draining(3, is_ready=True),
+        State(4, replicas=3).draining(3, is_ready=True, is_routed=True),
         [],
         "Drain",
     ),
-    "down: just unready": (State(4, replicas=3).draining(3, seconds=1.0), [], "Drain"),
-    "down: out of the Service": (
+    "down: unready, still routed to": (
+        State(4, replicas=3).draining(3, is_routed=True),
+        [],
+        "Drain",
+    ),
+    "down: just out of the slices": (State(4, replicas=3).draining(3, seconds=1.0), [], "Drain"),
+    "down: absent, still routed to": (
+        State(4, replicas=3).silent(3).change(3, is_routed=True),
+        [],
+        "RemoveMember",
+    ),
+    "down: out of the slices": (
         State(4, replicas=3).draining(3),
         [f"remove demo-3 ({M(3)})"],
         "RemoveMember",
@@ -198,8 +215,13 @@ TABLE: dict[str, tuple[State, list[str], str | None]] = {
         "RestartPod",
     ),
     "roll: new pod silent": (State().outdated(0, 1).silent(2), [], "WaitForPod"),
-    "roll: new pod just ready": (
-        State().outdated(0, 1).change(2, ready_change_seconds=1.0),
+    "roll: new pod just routed to": (
+        State().outdated(0, 1).change(2, routing_seconds=1.0),
+        [],
+        "WaitForPod",
+    ),
+    "roll: new pod ready, not routed to": (
+        State().outdated(0, 1).change(2, is_routed=False),
         [],
         "WaitForPod",
     ),

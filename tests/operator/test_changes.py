@@ -284,6 +284,38 @@ async def test_rule_19_learner_that_lags_is_not_promoted(world: World) -> None:
     assert world.nodes.calls == ["add demo-3", "remove demo-3"]
 
 
+async def test_rule_19_member_stays_while_any_slice_holds_its_address(world: World) -> None:
+    operator = await formed(world)
+    world.kubernetes.stuck_slices.add("demo")
+    world.apply_cluster(replicas=2)
+    await world.settle(operator)
+    assert world.nodes.calls == ["drain demo-2"]
+    assert world.status()["blockedBy"] == "waiting for demo-2 to leave the EndpointSlices"
+    world.kubernetes.stuck_slices.clear()
+    before = operator.clock
+    while "remove demo-2" not in world.nodes.calls:
+        await world.step(operator)
+    assert operator.clock - before > 3.0
+    await world.settle(operator)
+    at_rest(world, 2)
+
+
+async def test_rule_18_next_pod_waits_until_clients_are_routed_to_the_last(world: World) -> None:
+    operator = await formed(world)
+    world.apply_cluster(image="raftkv:2")
+    while "after:stop-pod" not in operator.failpoints.reached:
+        await world.step(operator)
+    world.kubernetes.stuck_slices.add("demo")
+    await world.settle(operator)
+    assert world.nodes.calls == ["drain demo-2"]
+    expected = "waiting for demo-2 to serve again: not in the EndpointSlices yet"
+    assert world.status()["blockedBy"] == expected
+    world.kubernetes.stuck_slices.clear()
+    await world.settle(operator)
+    at_rest(world, 3)
+    assert images(world) == {"raftkv:2"}
+
+
 async def test_rule_19_undrained_when_the_spec_grows_back_before_the_removal(world: World) -> None:
     operator = await formed(world)
     world.apply_cluster(replicas=2)

@@ -8,7 +8,7 @@ import yaml
 
 from raftkv_operator.api import Spec, Status, parse_cluster
 from raftkv_operator.crd import build_crd
-from raftkv_operator.resources import OWNED_KINDS
+from raftkv_operator.resources import OWNED_KINDS, WATCHED_KINDS
 from tests.operator import render_manifests as rendered
 
 NEEDS_HELM = pytest.mark.skipif(not rendered.has_helm(), reason="helm is not installed")
@@ -126,6 +126,19 @@ def test_rights_cover_every_kind_that_is_applied() -> None:
             for verb in rule["verbs"]
         }
         assert verbs >= {"get", "list", "watch", "create", "patch"}, kind
+
+
+def test_rights_cover_every_kind_that_is_watched() -> None:
+    rules = one("ClusterRole")["rules"]
+    for kind in WATCHED_KINDS:
+        group = kind.api_version.rpartition("/")[0] if "/" in kind.api_version else ""
+        verbs = {
+            verb
+            for rule in rules
+            if group in rule["apiGroups"] and kind.plural in rule["resources"]
+            for verb in rule["verbs"]
+        }
+        assert verbs >= {"get", "list", "watch"}, kind
 
 
 def test_rule_24_operator_pod_leaves_a_lost_node_within_a_minute() -> None:

@@ -13,6 +13,7 @@ from kubernetes_asyncio.client import Configuration
 from typing_extensions import override
 
 from raftkv_operator.clusters import ClusterKey, Clusters
+from raftkv_operator.endpoints import Endpoints
 from raftkv_operator.errors import OperatorError
 from raftkv_operator.execute import Executor
 from raftkv_operator.failpoints import Failpoints
@@ -29,6 +30,7 @@ from tests.operator.fake_nodes import FakeNodes
 
 KEY = ClusterKey("default", "demo")
 _PASSES_MAX = 200
+_PATIENCE_SECONDS = 4.0  # longer than the operator waits for anything that it does not see
 
 
 class CrashError(BaseException):
@@ -75,6 +77,7 @@ class Operator:
             kube=kube,
             caches=self.caches,
             nodes=nodes,
+            endpoints=Endpoints(lambda: self.clock),
             clusters=self.clusters,
             gate=self.gate,
             executor=Executor(
@@ -162,21 +165,30 @@ class World:
         return found["status"], found["reason"]
 
     async def settle(self, *operators: Operator) -> None:
-        """Run passes until a whole round writes nothing."""
+        """Run passes until a whole round writes nothing, also after a while."""
+        quiet_rounds = 0
         for _ in range(_PASSES_MAX):
             before = self._writes()
             await self.step(*operators)
-            if before == self._writes():
+            if before != self._writes():
+                quiet_rounds = 0
+                continue
+            quiet_rounds += 1
+            if quiet_rounds == 2:
                 return
+            for operator in operators:  # it may wait for nothing but time
+                operator.clock += _PATIENCE_SECONDS
         raise OperatorError(
             f"not settled: {self.kubernetes.requests[-20:]} {self.nodes.calls[-9:]}"
         )
 
     async def step(self, *operators: Operator) -> None:
-        """One round: Kubernetes makes pods, then each operator passes once."""
+        """A second: Kubernetes makes pods and slices, then each operator passes once."""
         self.kubernetes.run_stateful_sets()
         self.sync_readiness()
+        self.kubernetes.run_endpoint_slices()
         for operator in operators:
+            operator.clock += 1.0
             await operator.see()
         for operator in operators:
             had_quorum = self._has_spare_quorum()

@@ -35,7 +35,10 @@ POD_MONITOR = Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors")
 
 POD = Kind("v1", "Pod", "pods")  # made by the StatefulSet, watched by us
 CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")  # likewise
-WATCHED_KINDS = (POD, CLAIM)
+# Made for our Services; Kubernetes copies the labels of a Service to its slices, so the same
+# selector finds them.
+ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
+WATCHED_KINDS = (POD, CLAIM, ENDPOINT_SLICE)
 
 OWNED_KINDS = (
     SERVICE_ACCOUNT,
