@@ -3,9 +3,19 @@
 Called by `reconcile` (counts) and `main` (serves). Labels are namespaces and names of clusters.
 """
 
+from importlib.metadata import version
+
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.process_collector import ProcessCollector
 
 from raftkv_operator.api import Cluster, ConditionStatus, ConditionType, Status
 from raftkv_operator.clusters import ClusterKey
@@ -17,7 +27,16 @@ class Metrics:
     """All metrics, in a registry of their own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # series that nobody graphs
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        build_info = Gauge(
+            "raftkv_operator_build_info",
+            "Always 1; the label tells.",
+            ["version"],
+            registry=self.registry,
+        )
+        build_info.labels(version("raftkv")).set(1)
         self.reconcile_total = Counter(
             "raftkv_operator_reconcile_total", "Passes over a cluster.", registry=self.registry
         )
@@ -47,6 +66,32 @@ class Metrics:
             _LABELS,
             registry=self.registry,
         )
+        self._replicas = Gauge(
+            "raftkv_operator_cluster_replicas",
+            "Voters that the spec asks for; 0: hibernated.",
+            _LABELS,
+            registry=self.registry,
+        )
+        self._condition = Gauge(
+            "raftkv_operator_cluster_condition",
+            "1 while the condition is True.",
+            (*_LABELS, "type"),
+            registry=self.registry,
+        )
+        self._failed_passes = Gauge(
+            "raftkv_operator_cluster_failed_passes",
+            "Passes over the cluster that failed since the last one that did not.",
+            _LABELS,
+            registry=self.registry,
+        )
+
+    def count_failed_pass(self, key: ClusterKey) -> None:
+        """A pass ended in an error, or could not do all it wanted."""
+        self._failed_passes.labels(*key).inc()
+
+    def report_good_pass(self, key: ClusterKey) -> None:
+        """A pass did all it wanted, which may be to wait."""
+        self._failed_passes.labels(*key).set(0)
 
     def report(self, cluster: Cluster, status: Status) -> None:
         """Show the status of a cluster."""
@@ -56,10 +101,22 @@ class Metrics:
         self._ready.labels(*labels).set(is_ready)
         self._members.labels(*labels).set(len(status.members))
         self._fault_tolerance.labels(*labels).set(status.fault_tolerance or 0)
+        self._replicas.labels(*labels).set(cluster.spec.replicas)
+        for kind in ConditionType:
+            condition = status.condition(kind)
+            holds = condition is not None and condition.status is ConditionStatus.TRUE
+            self._condition.labels(*labels, str(kind)).set(holds)
 
     def forget(self, key: ClusterKey) -> None:
         """Drop the series of a deleted cluster."""
-        for gauge in (self._ready, self._members, self._fault_tolerance):
+        for gauge in (
+            self._ready,
+            self._members,
+            self._fault_tolerance,
+            self._replicas,
+            self._condition,
+            self._failed_passes,
+        ):
             gauge.remove_by_labels({"namespace": key.namespace, "name": key.name})
 
 

@@ -87,7 +87,11 @@ class Reconciler:
             return NOT_READY_SECONDS
         with self._metrics.reconcile_seconds.time():
             self._metrics.reconcile_total.inc()
-            return await self._pass(body)
+            try:
+                return await self._pass(body)
+            except Exception:
+                self._metrics.count_failed_pass(key)
+                raise  # the queue counts it, and tries again
 
     async def _pass(self, body: JsonObject) -> float | None:
         now = self._now()
@@ -95,6 +99,7 @@ class Reconciler:
             cluster = parse_cluster(body)
         except InvalidSpecError as error:
             await self._report_invalid(body, str(error), now)
+            self._metrics.report_good_pass(cluster_key(body))  # there is nothing it could do
             return None
         if cluster.is_deleting:
             return None  # owner references do the rest (rule 11)
@@ -124,10 +129,14 @@ class Reconciler:
         self._metrics.report(cluster, status)
         if not await self._report(body, cluster.status, status, now):
             return STALE_SECONDS
+        is_refused = any(item.reason != "StorageResize" for item in outcome.problems)
+        if not is_refused:
+            self._metrics.report_good_pass(cluster_key(body))
         if outcome.problems and all(item.reason == "StorageResize" for item in outcome.problems):
             return None if planned.wait is None else planned.wait.seconds  # asked again, but seldom
         if outcome.problems:
             self._metrics.reconcile_errors_total.inc()
+            self._metrics.count_failed_pass(cluster_key(body))
             return FAILED_SECONDS
         if planned.actions:
             return STALE_SECONDS  # see what they led to

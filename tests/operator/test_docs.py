@@ -8,6 +8,7 @@ from typing import Any
 
 from raftkv_operator.api import ConditionType
 from raftkv_operator.crd import PRINTER_COLUMNS, build_crd
+from raftkv_operator.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "operator.md").read_text()
@@ -60,3 +61,14 @@ def test_every_condition_and_reason_is_documented() -> None:
 
 def test_every_column_is_documented() -> None:
     assert [name for name, _, _ in PRINTER_COLUMNS if f"| {name} |" not in PAGE] == []
+
+
+def test_every_metric_is_told() -> None:
+    families = Metrics().registry.collect()
+    names = [
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in families
+        if not family.name.startswith("process_")
+    ]
+    assert len(names) > 8
+    assert [name for name in names if not re.search(rf"`{name}[`{{]", PAGE)] == []

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from raftkv_operator.errors import KubeError
 from raftkv_operator.failpoints import crash_points
 from raftkv_operator.resources import OWNED_KINDS, POD_MONITOR
 from tests.operator.fake_kubernetes import RefusedError
-from tests.operator.world import CrashError, Operator, World, new_world
+from tests.operator.world import KEY, CrashError, Operator, World, new_world
 
 
 @pytest_asyncio.fixture
@@ -413,3 +414,48 @@ async def test_metrics_show_the_cluster(world: World) -> None:
     assert read("raftkv_operator_cluster_members", labels) == 3
     assert read("raftkv_operator_cluster_fault_tolerance", labels) == 1
     assert (read("raftkv_operator_reconcile_total") or 0) > 0
+
+
+async def test_metrics_show_conditions_and_passes_that_fail_one_after_the_other(
+    world: World,
+) -> None:
+    world.apply_cluster()
+    operator = world.operator()
+    await world.settle(operator)
+    read = operator.metrics.registry.get_sample_value
+    labels = {"namespace": "default", "name": "demo"}
+    condition = "raftkv_operator_cluster_condition"
+    assert read("raftkv_operator_cluster_replicas", labels) == 3
+    assert read(condition, {**labels, "type": "Available"}) == 1
+    assert read(condition, {**labels, "type": "Degraded"}) == 0
+    assert read("raftkv_operator_cluster_failed_passes", labels) == 0
+    refused = RefusedError(403, "Forbidden", "no such right")
+    world.kubernetes.refusals["PATCH services/demo"] = refused
+    world.kubernetes.remove("services", "demo")
+    await world.step(operator)
+    await world.step(operator)
+    assert read("raftkv_operator_cluster_failed_passes", labels) == 2
+    assert read(condition, {**labels, "type": "Degraded"}) == 1
+    world.kubernetes.refusals.clear()
+    await world.settle(operator)
+    assert read("raftkv_operator_cluster_failed_passes", labels) == 0
+
+
+async def test_metrics_count_a_pass_that_raised(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.apply_cluster()
+    operator = world.operator()
+    await operator.see()
+
+    async def fail(*_: object, **__: object) -> None:
+        raise KubeError("the API server does not answer")
+
+    monkeypatch.setattr("raftkv_operator.reconcile.observe", fail)
+    with pytest.raises(KubeError):
+        await operator.reconcile()
+    read = operator.metrics.registry.get_sample_value
+    labels = {"namespace": "default", "name": "demo"}
+    assert read("raftkv_operator_cluster_failed_passes", labels) == 1
+    operator.metrics.forget(KEY)
+    assert read("raftkv_operator_cluster_failed_passes", labels) is None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from raftkv.node.events import Effect, Event
-from raftkv.node.status import ClusterStatus, State, Status
+from raftkv.node.status import ClusterStatus, Positions, State, Status
 from raftkv.raft.messages import Member
 from raftkv.storage.disk import DiskOps, DiskResult
 
@@ -76,6 +76,9 @@ class FakeNode:
     def cluster(self) -> ClusterStatus:
         return cluster()
 
+    def positions(self) -> Positions | None:
+        return None
+
     def close(self) -> None:
         self.is_closed = True
 
@@ -100,6 +103,8 @@ class Observed(list[float]):
 @dataclass
 class FakeMetrics:
     wal_fsync_seconds: Observed = field(default_factory=Observed)
+    wal_queue_seconds: Observed = field(default_factory=Observed)
+    commit_seconds: Observed = field(default_factory=Observed)
     event_loop_lag_seconds: Observed = field(default_factory=Observed)
     refused: list[str] = field(default_factory=list)
 

@@ -4,6 +4,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from raftkv.node.events import RoleChanged
+from raftkv.node.status import State
 from raftkv.server.metrics import Metrics
 from tests.server.http.fake_driver import CLUSTER, LEADER_ID, NODE_ID, STATUS
 
@@ -59,14 +60,16 @@ def test_process_metrics_are_there() -> None:
 def test_histograms_that_the_driver_fills() -> None:
     metrics = Metrics()
     for histogram in (
+        metrics.wal_queue_seconds,
         metrics.wal_fsync_seconds,
+        metrics.commit_seconds,
         metrics.apply_seconds,
         metrics.event_loop_lag_seconds,
         metrics.gc_pause_seconds,
     ):
         histogram.observe(0.003)
     found = samples(metrics)
-    for name in ("wal_fsync", "apply", "event_loop_lag", "gc_pause"):
+    for name in ("wal_queue", "wal_fsync", "commit", "apply", "event_loop_lag", "gc_pause"):
         assert found[f"raftkv_{name}_seconds_count", ()] == 1
 
 
@@ -117,3 +120,33 @@ def test_what_the_node_knows_of_its_store_is_shown() -> None:
     found = samples(Metrics(), leases=4, locks=2, quota_bytes=10, hash_mismatches=1)
     names = ("leases", "locks", "quota_bytes", "hash_mismatch", "compacted_revision")
     assert [found[f"raftkv_{name}", ()] for name in names] == [4, 2, 10, 1, 0]
+
+
+def test_exactly_one_role_and_one_state_hold() -> None:
+    metrics = Metrics()
+    for role, state in (("leader", "running"), ("learner", "joining"), ("candidate", "draining")):
+        found = samples(metrics, role=role, state=State(state))
+        for name, value in (("raftkv_role", role), ("raftkv_state", state)):
+            held = {labels for (sample, labels), n in found.items() if sample == name and n == 1}
+            assert held == {(value,)}
+
+
+def test_the_configuration_is_shown() -> None:
+    metrics = Metrics("1.2.3")
+    found = samples(metrics)
+    names = ("voters", "learners", "is_joint", "fault_tolerance", "snapshot_failing")
+    assert [found[f"raftkv_{name}", ()] for name in names] == [2, 0, 0, 0, 0]
+    assert found["raftkv_build_info", ("1.2.3",)] == 1
+    assert found["raftkv_peer_last_contact_seconds", ("n2",)] == 0.1
+    assert samples(metrics, snapshot_error="no space left")["raftkv_snapshot_failing", ()] == 1
+    follower = msgspec.structs.replace(CLUSTER, fault_tolerance=None, voters_outgoing=(NODE_ID,))
+    text = metrics.render(STATUS, follower).decode()
+    assert "raftkv_fault_tolerance NaN" in text
+    assert "raftkv_is_joint 1.0" in text
+
+
+def test_every_metric_has_a_help_text_and_a_unit_prometheus_knows() -> None:
+    for family in text_string_to_metric_families(Metrics().render(STATUS, CLUSTER).decode()):
+        assert family.documentation, family.name
+        if family.type == "histogram":
+            assert family.name.endswith("_seconds"), family.name

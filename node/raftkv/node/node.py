@@ -84,7 +84,7 @@ from raftkv.node.requests import Outlook, Requests
 from raftkv.node.round_trips import RoundTrips
 from raftkv.node.settings import NodeSettings
 from raftkv.node.snapshots import Snapshots
-from raftkv.node.status import ClusterStatus, Status
+from raftkv.node.status import ClusterStatus, Positions, Status
 from raftkv.node.wal_writes import WalWrites
 from raftkv.raft import (
     Append,
@@ -243,6 +243,14 @@ class Node:
     def cluster(self) -> ClusterStatus:
         """The configuration and its members, as far as this node knows."""
         return views.cluster(self, self._now)
+
+    def positions(self) -> Positions | None:
+        """How far the log is, for measuring; cheap, to be called every turn."""
+        if self.core is None:
+            return None
+        raft = self.core.raft
+        is_leader = raft.role is Role.LEADER
+        return Positions(is_leader, raft.last_index, raft.handed_out_index, raft.commit_index)
 
     def close(self) -> None:
         """Close the state machine so that the next start finds it clean. Last call.

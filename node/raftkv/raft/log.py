@@ -242,6 +242,11 @@ class RaftLog:
     # ---- durability -------------------------------------------------------------------------
 
     @property
+    def handed_out(self) -> Index:
+        """Up to here the log is durable, or will be by the write in flight."""
+        return self.durable if self._writing is None else max(self.durable, self._writing)
+
+    @property
     def has_unwritten(self) -> bool:
         """Whether there are entries that no write covers."""
         return self.last_index > self.durable

@@ -363,6 +363,11 @@ class RawNode:
         return self._raft.log.durable
 
     @property
+    def handed_out_index(self) -> Index:
+        """The log is on this node's disk up to here, or will be by the write in flight."""
+        return self._raft.log.handed_out
+
+    @property
     def first_index(self) -> Index:
         """The lowest index in the log; ``last_index + 1`` if there is none."""
         return self._raft.log.first_index

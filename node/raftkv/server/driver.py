@@ -57,10 +57,11 @@ from raftkv.node.events import (
     WriteRequest,
 )
 from raftkv.node.messages import ConfigChanged, Failure, FailureCode, RequestId, Transferred
-from raftkv.node.status import ClusterStatus, Status
+from raftkv.node.status import ClusterStatus, Positions, Status
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, NodeId
 from raftkv.server.disk_thread import BlockingDisk, DiskThreads
+from raftkv.server.log_times import LogTimes
 from raftkv.server.transport import PeerTransport
 from raftkv.server.transport import Rng as TransportRng
 from raftkv.storage.disk import Lane
@@ -113,6 +114,10 @@ class DrivenNode(Protocol):
         """The configuration and its members."""
         ...
 
+    def positions(self) -> Positions | None:
+        """How far the log is; None before recovery."""
+        ...
+
     def close(self) -> None:
         """Close the state machine cleanly."""
         ...
@@ -132,6 +137,16 @@ class DriverMetrics(Protocol):
     @property
     def wal_fsync_seconds(self) -> Observer:
         """Time to make a batch durable."""
+        ...
+
+    @property
+    def wal_queue_seconds(self) -> Observer:
+        """How long entries waited for their write to begin."""
+        ...
+
+    @property
+    def commit_seconds(self) -> Observer:
+        """Time from an entry's proposal to its commit."""
         ...
 
     @property
@@ -166,6 +181,9 @@ class Driver:
         self._metrics = metrics
         self._tick_seconds = tick_seconds
         self._pending_requests_max = pending_requests_max
+        self._log_times = LogTimes(
+            metrics.wal_queue_seconds.observe, metrics.commit_seconds.observe
+        )
         self._disk = DiskThreads(disk, self.post, metrics.wal_fsync_seconds.observe)
         self.transport = PeerTransport(
             self, rng, lambda reason: metrics.count_peer_refused(reason.value)
@@ -423,6 +441,8 @@ class Driver:
             # Whatever it is: half a turn was done, and going on could break a promise.
             _LOG.critical("the node failed in a way that is a bug", exc_info=True)
             self._stop(f"internal error: {type(error).__name__}: {error}")
+        else:
+            self._log_times.turn(self._node.positions())
         if self._watcher is not None:
             self._watcher()
 

@@ -7,7 +7,7 @@ of series is bounded. Names are a contract (API contract, 'Metrics').
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -22,17 +22,19 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 
 from raftkv.node.events import RoleChanged
-from raftkv.node.status import ClusterStatus, Status
+from raftkv.node.status import ClusterStatus, State, Status
 from raftkv.raft.messages import NodeId
 
 # From a write that the page cache took to a disk in trouble (node design, rule 12).
 _DISK_SECONDS: Final = (
-    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0, 20.0,
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0, 20.0,
 )  # fmt: skip
 _REQUEST_SECONDS: Final = (
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 5.0,
 )  # fmt: skip
 _LOOP_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 10.0)
+
+_ROLES: Final = ("leader", "follower", "learner", "pre_candidate", "candidate")
 
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 
@@ -40,11 +42,16 @@ _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 class Metrics:
     """All metrics of one node. Used on the event loop's thread only."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: str = "") -> None:
+        """``version`` is the node's, for `raftkv_build_info`."""
         # A second series for each metric, which nobody graphs.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        build_info = Gauge(
+            "raftkv_build_info", "Always 1; the label tells", ["version"], registry=registry
+        )
+        build_info.labels(version).set(1)
 
         #: Filled by the driver and the shell.
         self.leader_changes = Counter(
@@ -53,6 +60,18 @@ class Metrics:
         self.wal_fsync_seconds = Histogram(
             "raftkv_wal_fsync_seconds",
             "Time to write a batch to the log and make it durable",
+            buckets=_DISK_SECONDS,
+            registry=registry,
+        )
+        self.wal_queue_seconds = Histogram(
+            "raftkv_wal_queue_seconds",
+            "Time an entry of the log waited for the disk until its write began",
+            buckets=_DISK_SECONDS,
+            registry=registry,
+        )
+        self.commit_seconds = Histogram(
+            "raftkv_commit_seconds",
+            "Time from the proposal of an entry to its commit (leader only)",
             buckets=_DISK_SECONDS,
             registry=registry,
         )
@@ -118,6 +137,11 @@ class Metrics:
             buckets=_REQUEST_SECONDS,
             registry=registry,
         )
+        self.watches_cut = Counter(
+            "raftkv_watches_cut_total",
+            "Watches ended because their client read too slowly",
+            registry=registry,
+        )
         self._watchers = Gauge(
             "raftkv_watchers", "Watches and long polls that are served", registry=registry
         )
@@ -148,6 +172,13 @@ class Metrics:
             name: Gauge(f"raftkv_{name}", help_text, registry=registry)
             for name, help_text in _GAUGES.items()
         }
+        self._roles = _children(
+            Gauge("raftkv_role", "1 for the role of this node", ["role"], registry=registry), _ROLES
+        )
+        self._states = _children(
+            Gauge("raftkv_state", "1 for the state of this node", ["state"], registry=registry),
+            tuple(str(state) for state in State),
+        )
         self._peer_rtt_seconds = Gauge(
             "raftkv_peer_rtt_seconds",
             "Round trip to a peer (leader only)",
@@ -157,6 +188,13 @@ class Metrics:
         self._peer_lag_entries = Gauge(
             "raftkv_peer_lag_entries",
             "Entries a peer is behind (leader only)",
+            ["peer"],
+            registry=registry,
+        )
+
+        self._peer_last_contact_seconds = Gauge(
+            "raftkv_peer_last_contact_seconds",
+            "Since a peer answered last (leader only)",
             ["peer"],
             registry=registry,
         )
@@ -225,14 +263,27 @@ class Metrics:
             ("logical_bytes", status.logical_bytes),
             ("quota_bytes", status.quota_bytes),
             ("hash_mismatch", status.hash_mismatches),
+            ("first_log_index", status.first_log_index),
+            ("durable_index", status.durable_index),
+            ("idempotency_bytes", status.idempotency_bytes),
+            ("voters", len(cluster.voters)),
+            ("learners", len(cluster.learners)),
+            ("is_joint", bool(cluster.voters_outgoing)),
+            ("fault_tolerance", _or_nan(cluster.fault_tolerance)),
+            ("snapshot_failing", bool(status.snapshot_error)),
             ("snapshot_age_seconds", _or_nan(status.snapshot_age_seconds)),
             ("snapshot_duration_seconds", _or_nan(status.snapshot_duration_seconds)),
         ):
             self._gauges[name].set(value)
+        for role, gauge in self._roles.items():
+            gauge.set(role == status.role)
+        for state, gauge in self._states.items():
+            gauge.set(state == status.state)
         self._idempotency_hits.inc(max(0, status.idempotency_hits - self._hits_told))
         self._hits_told = status.idempotency_hits
         self._peer_rtt_seconds.clear()
         self._peer_lag_entries.clear()
+        self._peer_last_contact_seconds.clear()
         for member in cluster.members:
             if member.id == status.member_id:
                 continue
@@ -240,6 +291,9 @@ class Metrics:
                 self._peer_rtt_seconds.labels(member.name).set(member.rtt_seconds)
             if member.lag_entries is not None:
                 self._peer_lag_entries.labels(member.name).set(member.lag_entries)
+            if member.last_contact_seconds is not None:
+                contact = self._peer_last_contact_seconds.labels(member.name)
+                contact.set(member.last_contact_seconds)
         return generate_latest(self.registry)
 
 
@@ -259,6 +313,11 @@ class _FramesDropped:
         yield family
 
 
+def _children(gauge: Gauge, values: Iterable[str]) -> dict[str, Gauge]:
+    """The children of a gauge with one label; all series are there from the start."""
+    return {value: gauge.labels(value) for value in values}
+
+
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
@@ -271,6 +330,12 @@ _GAUGES: Final = {
     "commit_index": "Highest index known to be committed",
     "applied_index": "Highest index applied to the store",
     "last_log_index": "Last index of the log",
+    "first_log_index": "First index of the log in memory",
+    "durable_index": "Highest index on this node's disk",
+    "voters": "Voters of the configuration this node knows",
+    "learners": "Learners of the configuration this node knows",
+    "is_joint": "Whether the configuration is joint: a change of members is half done",
+    "fault_tolerance": "Voters that may still be lost (leader only; else NaN)",
     "proposals_pending": "Requests waiting for the node's answer",
     "db_bytes": "Size of the store",
     "keys": "Keys in the store",
@@ -279,9 +344,11 @@ _GAUGES: Final = {
     "leases": "Leases, with those of locks and of single keys",
     "locks": "Locks that are held",
     "idempotency_records": "Outcomes kept for requests with an idempotency key",
+    "idempotency_bytes": "Size of these outcomes",
     "logical_bytes": "What the store holds, as the quota counts it",
     "quota_bytes": "Beyond it only writes that make room are taken",
     "hash_mismatch": "Differences found between this node's state and a peer's",
+    "snapshot_failing": "Whether the last attempt to make a snapshot failed",
     "snapshot_age_seconds": "Since this process made or received its newest snapshot; else NaN",
     "snapshot_duration_seconds": "Time to make the last snapshot; NaN before the first",
 }

@@ -84,9 +84,10 @@ class NodeProcess:
         self._settings = settings
         self._context = context
         self._rng = random.SystemRandom()
-        self._metrics = Metrics()
+        node_version = version("raftkv")
+        self._metrics = Metrics(node_version)
         self._disk = OsDisk(str(settings.data))
-        node_settings = settings.node_settings(version("raftkv"))
+        node_settings = settings.node_settings(node_version)
         engine_factory = LmdbEngineFactory(
             str(settings.data / "store"),
             None if settings.runtime_dir is None else str(settings.runtime_dir),

@@ -414,6 +414,7 @@ class Watches:
         for number, (stream, part) in enumerate(sends, start=1):
             if not stream.ended.done() and not stream.connection.push(*part):
                 stream.cut()
+                self._metrics.watches_cut.inc()
                 self._leave(stream)
             if number % SLICE_STREAMS == 0:
                 await asyncio.sleep(0)
