@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 600
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format e2e image bench fuzz-http simulate mutants manifests lock clean
+.PHONY: help run test lint format e2e image bench fuzz fuzz-http simulate mutants manifests lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -49,6 +49,11 @@ mutants: $(STAMP) ## seeded bugs that the simulation must find
 fuzz-http: $(STAMP) ## made-up requests against three nodes for ten minutes: FUZZ_SECONDS=600
 	$(BIN)/python -m tests.process.fuzz_http --seconds $(FUZZ_SECONDS)
 
+# Coverage-guided; its wheels are for Linux on x86-64 alone, so it is not among dev's packages.
+fuzz: $(STAMP) ## any bytes for the decoders of log, snapshots, peers and HTTP: FUZZ_SECONDS=600
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/fuzz.lock
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
 e2e: $(STAMP) ## the main job on a real Kubernetes: KUBECONFIG's, or a kind cluster of its own
 	$(BIN)/python -m tests.e2e
 
@@ -62,7 +67,7 @@ manifests: $(STAMP) ## render manifests/install.yaml from the chart
 	$(BIN)/python -m tests.operator.render_manifests --write
 
 lock: ## resolve requirements/*.in anew (needs uv)
-	cd requirements && for name in runtime dev; do \
+	cd requirements && for name in runtime dev fuzz; do \
 	  uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-emit-index-url $$name.in -o $$name.lock; done
 
 clean: ## remove what make made

@@ -179,7 +179,7 @@ class _Problem(msgspec.Struct):
 def _refusal(what: str, status: int, content: bytes) -> NodeRefusedError:
     try:
         problem = msgspec.json.decode(content, type=_Problem)
-    except msgspec.MsgspecError:
+    except ValueError:
         problem = _Problem()
     text = problem.detail or content[:500].decode(errors="replace")
     return NodeRefusedError(
@@ -190,5 +190,5 @@ def _refusal(what: str, status: int, content: bytes) -> NodeRefusedError:
 def _decode(content: bytes, kind: type[_Answer]) -> _Answer:
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise NodeError(f"the answer is not one of a RaftKV node: {error}") from error

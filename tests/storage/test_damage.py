@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from raftkv.raft.messages import EntryId, HardState
+from raftkv.raft.messages import ConfState, EntryId, HardState
 from raftkv.storage.disk import run_task
 from raftkv.storage.errors import (
     CommittedEntriesLostError,
@@ -18,6 +18,8 @@ from raftkv.storage.record import (
     Append,
     Frame,
     SegmentStart,
+    Snapshot,
+    SnapshotRef,
     decode_frame,
     encode_frame,
     encode_record,
@@ -353,6 +355,18 @@ def test_records_of_a_newer_version_are_refused() -> None:
     disk = SimDisk()
     found_on(disk)
     forge(disk, segment_path("00000001.active"), 1, b"\x92\x63\x01")  # an array tagged 99
+    assert "no record that this version of raftkv knows" in refused(disk).reason
+
+
+def test_a_record_with_a_text_that_is_not_utf8_is_refused() -> None:
+    disk = SimDisk()
+    found_on(disk)
+    ref = SnapshotRef(EntryId(1, 1), 1, ConfState(voters=(5,)), bytes(32), "name-of-a-file")
+    record = encode_record(
+        Snapshot(ref, installs=False, hard_state=HardState(1, None, 1), entries=[])
+    )
+    broken = record.replace(b"name-of", b"name\xff\xfe\xfd")
+    forge(disk, segment_path("00000001.active"), 1, broken)
     assert "no record that this version of raftkv knows" in refused(disk).reason
 
 

@@ -266,7 +266,7 @@ def _entry(entry: Entry, *, values: bool) -> Fields:
             fields["conf"] = _conf(decode_conf_state(entry.data))
         elif values and entry.type is EntryType.NORMAL:
             fields["commands"] = _plain(decode_batch(entry.data))
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         fields["unknown"] = str(error)
     return fields
 

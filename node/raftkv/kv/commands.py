@@ -283,7 +283,7 @@ def encode_command(command: Command) -> bytes:
 
 
 def decode_command(data: bytes) -> Command:
-    """Inverse of `encode_command`. Raises ``msgspec.DecodeError`` on anything else."""
+    """Inverse of `encode_command`. Raises ``ValueError`` on anything else."""
     return _COMMAND_DECODER.decode(data)
 
 
@@ -307,5 +307,5 @@ def count_commands(data: bytes) -> int:
 
 
 def decode_batch(data: bytes) -> tuple[Command, ...]:
-    """Inverse of `join_batch`. Raises ``msgspec.DecodeError`` on anything else."""
+    """Inverse of `join_batch`. Raises ``ValueError`` on anything else."""
     return _BATCH_DECODER.decode(data)

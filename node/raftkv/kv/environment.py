@@ -113,7 +113,7 @@ def decode_state(data: bytes) -> EnvironmentState | None:
     """Inverse of `encode_state`; None for anything else."""
     try:
         return _DECODER.decode(data)
-    except msgspec.DecodeError:
+    except ValueError:
         return None
 
 

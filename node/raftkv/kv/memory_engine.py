@@ -48,7 +48,7 @@ class Tables:
         """Inverse of `encode`. Raises `EngineError` for anything else."""
         try:
             named, history = _COPY_DECODER.decode(data)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise EngineError(f"not a copy of this engine: {error}") from error
         tables = Tables()
         for table in Table:

@@ -278,5 +278,5 @@ def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
 
 
 def decode_outcome(data: bytes) -> Outcome:
-    """Inverse of `encode_outcome`. Raises ``msgspec.DecodeError`` on anything else."""
+    """Inverse of `encode_outcome`. Raises ``ValueError`` on anything else."""
     return _OUTCOME_DECODER.decode(data)

@@ -227,7 +227,7 @@ def encode_lock(lock: Lock) -> bytes:
 
 
 def decode_lock(data: bytes) -> Lock:
-    """Inverse of `encode_lock`. Raises ``msgspec.DecodeError`` on anything else."""
+    """Inverse of `encode_lock`. Raises ``ValueError`` on anything else."""
     return _LOCK_DECODER.decode(data)
 
 

@@ -257,7 +257,7 @@ def _apply_entry(
     if entry.type == EntryType.NORMAL:
         try:
             commands = decode_batch(entry.data)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise ApplyError(f"entry {entry.index} cannot be decoded: {error}") from error
         outcomes = tuple([execute(slice_, command) for command in commands])
         encoded_outcomes = encode_outcomes(outcomes)

@@ -143,7 +143,7 @@ class Orders:
         if message.change:
             try:
                 order.change = decode_config_change(message.change)
-            except msgspec.DecodeError:
+            except ValueError:
                 self._settle(order, Failure(FailureCode.INVALID, "this is no known change"))
                 return
         if raft.role is not Role.LEADER or not self._begin(order, raft):

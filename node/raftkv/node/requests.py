@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-import msgspec
-
 from raftkv.kv.commands import LeaderCommand, decode_command, join_batch
 from raftkv.kv.listing import find_lock
 from raftkv.kv.outcomes import Replayed, decode_outcome, encode_outcome
@@ -396,7 +394,7 @@ def _decode_reply(reply: bytes | int) -> Answer:
         if isinstance(reply, int):
             return _refusal(FailureCode(reply))
         return decode_outcome(reply)
-    except (ValueError, msgspec.DecodeError):
+    except ValueError:
         return _GARBLED
 
 
@@ -411,5 +409,5 @@ def _is_command(data: bytes) -> bool:
     """
     try:
         return not isinstance(decode_command(data), LeaderCommand)
-    except msgspec.DecodeError:
+    except ValueError:
         return False

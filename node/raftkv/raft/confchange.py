@@ -70,7 +70,7 @@ def encode_config_change(change: ConfigChange) -> bytes:
 
 
 def decode_config_change(data: bytes) -> ConfigChange:
-    """The change in ``data``. Raises msgspec.MsgspecError if it is none."""
+    """The change in ``data``. Raises ValueError if it is none."""
     return _decoder.decode(data)
 
 

@@ -115,7 +115,7 @@ def encode_conf_state(conf: ConfState) -> bytes:
 
 
 def decode_conf_state(data: bytes) -> ConfState:
-    """The configuration in a CONFIG entry. Raises msgspec.DecodeError if it is none."""
+    """The configuration in a CONFIG entry. Raises ValueError if it is none."""
     return _conf_state_decoder.decode(data)
 
 

@@ -7,8 +7,6 @@ from being adopted blindly or from ending the process. Dropping a message is alw
 
 from typing import assert_never
 
-import msgspec
-
 from raftkv.raft.messages import (
     Append,
     AppendResp,
@@ -96,5 +94,5 @@ def _is_plausible_snapshot(message: InstallSnapshot) -> bool:
 def _is_configuration(entry: Entry) -> bool:
     try:
         return bool(decode_conf_state(entry.data).voters)
-    except msgspec.DecodeError:
+    except ValueError:
         return False

@@ -131,7 +131,7 @@ def decode_opening(body: bytes) -> Opening:
     """Raises ProtocolError."""
     try:
         return _opening_decoder.decode(body)
-    except msgspec.DecodeError:
+    except ValueError:
         raise ProtocolError(Refused.MALFORMED) from None
 
 
@@ -139,7 +139,7 @@ def decode_reply(body: bytes) -> Reply:
     """Raises ProtocolError."""
     try:
         return _reply_decoder.decode(body)
-    except msgspec.DecodeError:
+    except ValueError:
         raise ProtocolError(Refused.MALFORMED) from None
 
 
@@ -147,7 +147,7 @@ def decode_peer_frame(body: bytes) -> PeerFrame:
     """Raises ProtocolError."""
     try:
         return _decode_frame(body)
-    except msgspec.DecodeError:
+    except ValueError:
         raise ProtocolError(Refused.MALFORMED) from None
 
 

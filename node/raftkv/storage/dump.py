@@ -206,7 +206,7 @@ class SegmentReader:
             yield Damage(path, reason, offset, sequence)
         try:
             record = decode_record(frame.payload)
-        except msgspec.MsgspecError as error:
+        except ValueError as error:
             reason = f"no record that this version of raftkv knows: {error}"
             yield Damage(path, reason, offset, sequence)
             return

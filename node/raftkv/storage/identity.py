@@ -94,7 +94,7 @@ def decode_identity(content: bytes) -> Identity:
         raise CorruptionError(IDENTITY, "the checksum does not match")
     try:
         identity = msgspec.json.decode(body, type=Identity)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise CorruptionError(IDENTITY, f"cannot be decoded: {error}") from None
     if not 0 < identity.member_id < 1 << 64:
         raise CorruptionError(IDENTITY, "the member id is not a non-zero 64-bit number")

@@ -89,7 +89,10 @@ def encode_record(record: WalRecord) -> bytes:
 
 
 def decode_record(payload: bytes) -> WalRecord:
-    """The record of a payload. Raises `msgspec.MsgspecError` for anything else."""
+    """The record of a payload. Raises `ValueError` for anything else.
+
+    That is msgspec's own errors, and `UnicodeDecodeError` where a text is not UTF-8.
+    """
     return _DECODER.decode(payload)
 
 

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from raftkv.raft.messages import ConfState, Entry, EntryId, HardState, Index
 from raftkv.storage.disk import DiskTask, FsyncDir, Listdir, Mkdir, Unlink
 from raftkv.storage.durable_file import read_file, replace_file
@@ -269,7 +267,7 @@ class _Replay:
             raise damage(f"the frame does not continue frame {self.tail.sequence}")
         try:
             record = decode_record(frame.payload)
-        except msgspec.MsgspecError as error:
+        except ValueError as error:
             raise damage(f"no record that this version of raftkv knows: {error}") from None
         if isinstance(record, SegmentStart) is not (frame.offset == 0):
             raise damage("a segment has one start record, in its first frame")

@@ -143,7 +143,7 @@ def decode_header(block: bytes) -> tuple[SnapshotMeta, int]:
         raise ValueError("the header's checksum does not match")
     try:
         header = _DECODER.decode(rest[:payload_bytes])
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise ValueError(f"the header cannot be decoded: {error}") from None
     if not 0 <= header.blob_bytes <= _BLOB_BYTES_MAX:
         raise ValueError(f"the header announces a blob of {header.blob_bytes} bytes")

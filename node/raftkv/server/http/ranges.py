@@ -6,7 +6,6 @@ the place and a checksum of the range it belongs to; the client repeats the othe
 """
 
 import base64
-import binascii
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -177,7 +176,7 @@ def _cursor(text: str) -> _Cursor:
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         return _CURSOR_DECODER.decode(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (UnicodeEncodeError, binascii.Error, msgspec.DecodeError):
+    except ValueError:  # of ASCII, of Base64, of MessagePack and of UTF-8
         raise Refused(BAD_PARAMETER, f"cursor {quoted(text)} is none of this server") from None
 
 
