@@ -106,6 +106,7 @@ class AddLearner(Struct, frozen=True, kw_only=True):
     call: Call
     pod: str
     member_id: str
+    rejoins: bool = False  # it was a member before, on the volume that it has now (rule 7)
 
 
 class PromoteLearner(Struct, frozen=True, kw_only=True):
@@ -331,7 +332,8 @@ def _describe_member(
         case RecordReplacement():
             return f"record that {action.records[-1].pod} is given up"
         case AddLearner():
-            return f"add {action.pod} ({action.member_id}) as a learner"
+            what = "again, with the data that it kept" if action.rejoins else "as a learner"
+            return f"add {action.pod} ({action.member_id}) {what}"
         case PromoteLearner():
             return f"promote {action.pod}"
         case ReplaceMember():

@@ -207,9 +207,11 @@ class Executor:
     ) -> None:
         """Rule 6: each call names the cluster, the member's id and the configuration it is for."""
         match action:
-            case AddLearner(call=call):
+            case AddLearner(call=call, rejoins=rejoins):
                 member = _target(cluster_key(body), action.pod, action.member_id)
-                await self._nodes.add_learner(call.ip, call.cluster_id, call.config_index, member)
+                await self._nodes.add_learner(
+                    call.ip, call.cluster_id, call.config_index, member, rejoins=rejoins
+                )
             case PromoteLearner(call=call, member_id=member_id):
                 await self._nodes.promote(call.ip, call.cluster_id, call.config_index, member_id)
             case ReplaceMember(call=call, member_id=member_id, by=by):

@@ -44,9 +44,17 @@ class Nodes(Protocol):
         """Found the cluster on the node at ``ip``; the same call again changes nothing."""
 
     async def add_learner(
-        self, ip: str, cluster_id: str, config_index: int, member: BootstrapTarget
+        self,
+        ip: str,
+        cluster_id: str,
+        config_index: int,
+        member: BootstrapTarget,
+        *,
+        rejoins: bool = False,
     ) -> None:
         """Add ``member`` without a vote. This and the next three depend on ``config_index``.
+
+        ``rejoins``: it was removed before, and still has the volume that it left with.
 
         Raises:
             NodeRefusedError: another configuration is in force, or the change is not allowed now.
@@ -92,10 +100,16 @@ class HttpNodes:
         await self._call("POST", ip, "/v1/cluster/bootstrap", body)
 
     async def add_learner(
-        self, ip: str, cluster_id: str, config_index: int, member: BootstrapTarget
+        self,
+        ip: str,
+        cluster_id: str,
+        config_index: int,
+        member: BootstrapTarget,
+        *,
+        rejoins: bool = False,
     ) -> None:
         """See `Nodes`."""
-        body = {**msgspec.to_builtins(member), "promote": "manual"}
+        body = {**msgspec.to_builtins(member), "promote": "manual", "rejoin": rejoins}
         await self._change(
             "POST", ip, "/v1/cluster/members", cluster_id, config_index=config_index, body=body
         )

@@ -6,14 +6,13 @@ Called by `raftkv_operator.changes`. Pure.
     down    transfer away -> drain -> out of the EndpointSlices -> remove -> shrink (`pods_wanted`)
 
 A learner that is no longer wanted is removed again; a drained member that is wanted again is put
-back (`raftkv_operator.changes`). The id of a removed member is never used again, so a volume that
-still holds one is emptied before its pod can join: the cluster has all that was on it.
+back (`raftkv_operator.changes`). A pod that starts on the claim that a removed member left is that
+member: it joins under the same id, as a learner, and only lacks what was written since (rule 7).
 """
 
 from raftkv_operator import names
-from raftkv_operator.actions import Action, DeleteClaim, PromoteLearner, StopPod
+from raftkv_operator.actions import PromoteLearner
 from raftkv_operator.api import Cluster
-from raftkv_operator.objects import is_deleting
 from raftkv_operator.observed import NodeMember, Observed, PodView
 from raftkv_operator.scene import (
     ENDPOINTS_SECONDS,
@@ -96,22 +95,7 @@ def join(scene: Scene, pod: PodView, kind: str, *, ahead: tuple[str, ...]) -> Ch
     operation = Operation(kind, "AddLearner", pod.name)
     if pod.node.cluster_id not in (None, scene.cluster_id):
         return waiting(operation, f"{names.claim(pod.name)} holds data of another cluster")
-    if pod.node.removed or pod.node.member_id in scene.view.removed:
-        return acting(
-            Operation(kind, "EmptyVolume", pod.name), *_empty_volume(scene, pod), ahead=ahead
-        )
     return acting(operation, scene.add_learner(pod), ahead=ahead)
-
-
-def _empty_volume(scene: Scene, pod: PodView) -> tuple[Action, ...]:
-    """The claim first: the other order brings the old disk back (rule 8)."""
-    claim = scene.observed.claims.get(names.claim(pod.name))
-    stop = StopPod(name=pod.name, uid=pod.uid)
-    if claim is None or is_deleting(claim):
-        return (stop,)
-    why = "the member on it was removed, and its id is never used again"
-    name, uid = claim["metadata"]["name"], claim["metadata"]["uid"]
-    return (DeleteClaim(name=name, uid=uid, why=why), stop)
 
 
 def _advance(scene: Scene, learner: NodeMember) -> Change:

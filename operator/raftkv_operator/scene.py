@@ -129,9 +129,15 @@ class Scene(Struct, frozen=True, kw_only=True):
     # ---- actions that several changes share -------------------------------------------------
 
     def add_learner(self, pod: PodView) -> AddLearner:
-        """Make the node in ``pod`` a learner."""
+        """Make the node in ``pod`` a learner, under its old id if its volume was kept (rule 7)."""
         assert pod.node is not None
-        return AddLearner(call=self.call, pod=pod.name, member_id=pod.node.member_id)
+        member_id = pod.node.member_id
+        return AddLearner(
+            call=self.call,
+            pod=pod.name,
+            member_id=member_id,
+            rejoins=member_id in self.view.removed and pod.node.cluster_id == self.cluster_id,
+        )
 
     def remove(self, member: NodeMember) -> RemoveMember:
         """Take ``member`` out."""

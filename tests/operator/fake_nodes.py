@@ -156,21 +156,30 @@ class FakeNodes:
                 other.cluster_id = cluster_id
 
     async def add_learner(
-        self, ip: str, cluster_id: str, config_index: int, member: BootstrapTarget
+        self,
+        ip: str,
+        cluster_id: str,
+        config_index: int,
+        member: BootstrapTarget,
+        *,
+        rejoins: bool = False,
     ) -> None:
         """See `Nodes`."""
         cluster = self._change(ip, cluster_id, config_index)
-        if member.id in cluster.removed:
+        assert rejoins is (member.id in cluster.removed)
+        if member.id in cluster.removed and not rejoins:
             raise NodeRefusedError("409: used before", status=409, reason="id_reused")
         known = {**cluster.voters, **cluster.learners}
         for known_id, name in known.items():
             if name == member.name and (known_id == member.id or self._is_alive(known_id)):
                 raise NodeRefusedError("409: a member", status=409, reason="already_member")
+        cluster.removed.discard(member.id)
         cluster.learners[member.id] = member.name
         self._changed(cluster, f"add {member.name}")
         for volume in self.volumes.values():
             if volume.member_id == member.id:
                 volume.cluster_id = cluster_id
+                volume.is_removed = False
 
     async def promote(self, ip: str, cluster_id: str, config_index: int, member_id: str) -> None:
         """See `Nodes`."""

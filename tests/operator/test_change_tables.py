@@ -88,6 +88,10 @@ class State:
             self.set_member(ordinal, healthy=False)
         return self
 
+    def was_removed(self, ordinal: int) -> "State":
+        self.view = structs.replace(self.view, removed=(member_id(ordinal),))
+        return self
+
     def set_member(self, ordinal: int, **fields: Any) -> None:
         self.view = structs.replace(
             self.view,
@@ -151,6 +155,16 @@ TABLE: dict[str, tuple[State, list[str], str | None]] = {
     "up: pod empty": (
         State(replicas=4).start(3),
         [f"add demo-3 ({M(3)}) as a learner"],
+        "AddLearner",
+    ),
+    "up: pod on a kept claim": (
+        State(replicas=4).was_removed(3).start(3, cluster_id=CLUSTER_ID),
+        [f"add demo-3 ({M(3)}) again, with the data that it kept"],
+        "AddLearner",
+    ),
+    "up: pod on a claim of another cluster": (
+        State(replicas=4).start(3, cluster_id="e" * 32),
+        [],
         "AddLearner",
     ),
     "up: learner lags": (State(replicas=4).learner(3, lag=99_999), [], "PromoteLearner"),

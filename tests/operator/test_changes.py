@@ -80,8 +80,11 @@ class Scenario:
         before: dict[str, Any],
         change: Callable[[World], None],
         expect: Callable[[World], None],
+        *,
+        then: dict[str, Any] | None = None,
     ) -> None:
         self.before = before
+        self.then = then  # applied and settled before the change
         self.change = change
         self.expect = expect
 
@@ -159,6 +162,12 @@ SCENARIOS = {
         rest(3, kept=lambda world: len(claims(world)) == 5),
     ),
     "rule-19-to-one": Scenario({}, apply(replicas=1), rest(1)),
+    "rule-07-up-onto-a-kept-claim": Scenario(
+        {},
+        apply(replicas=3),
+        rest(3, kept=lambda world: len(world.nodes.volumes) == 3),
+        then={"replicas": 2},
+    ),
     "rule-03-scaled-claims-deleted": Scenario(
         {"replicas": 5, "storage": {"whenScaled": "Delete"}},
         apply(replicas=3),
@@ -196,6 +205,10 @@ SCENARIOS = {
 
 async def play(world: World, scenario: Scenario, crash_at: str | None = None) -> Operator:
     operator = await formed(world, **scenario.before)
+    if scenario.then is not None:
+        world.apply_cluster(**scenario.then)
+        await world.settle(operator)
+        operator.failpoints.reached.clear()
     scenario.change(world)
     if crash_at is not None:
         operator.crash_at(crash_at)
@@ -339,18 +352,36 @@ async def test_rule_19_member_that_is_needed_for_the_quorum_stays(world: World) 
     at_rest(world, 2)
 
 
-async def test_rule_07_scaled_up_onto_the_volume_of_a_removed_member(world: World) -> None:
+async def test_rule_07_scaled_up_onto_a_kept_claim_adds_the_same_id_again(world: World) -> None:
     operator = await formed(world)
+    ids = [member["id"] for member in world.status()["members"]]
     world.apply_cluster(replicas=2)
     await world.settle(operator)
-    before = world.kubernetes.get("persistentvolumeclaims", "data-demo-2")
+    kept = world.kubernetes.get("persistentvolumeclaims", "data-demo-2")
     world.apply_cluster(replicas=3)
     await world.settle(operator)
     at_rest(world, 3)
-    after = world.kubernetes.get("persistentvolumeclaims", "data-demo-2")
-    assert before is not None
-    assert after is not None
-    assert before["metadata"]["uid"] != after["metadata"]["uid"]
+    assert world.kubernetes.get("persistentvolumeclaims", "data-demo-2") == kept
+    assert [member["id"] for member in world.status()["members"]] == ids
+    expected = ["drain demo-2", "remove demo-2", "add demo-2", "promote demo-2"]
+    assert world.nodes.calls == expected
+
+
+async def test_rule_07_kept_claim_of_another_cluster_is_reported_and_left_alone(
+    world: World,
+) -> None:
+    operator = await formed(world)
+    world.apply_cluster(replicas=2)
+    await world.settle(operator)
+    world.nodes.volumes["demo-2"].cluster_id = "other"
+    world.nodes.volumes["demo-2"].is_removed = False
+    kept = world.kubernetes.get("persistentvolumeclaims", "data-demo-2")
+    world.apply_cluster(replicas=3)
+    await world.settle(operator)
+    assert world.condition("Degraded") == ("True", "ForeignData")
+    assert "data-demo-2" in world.status()["blockedBy"]
+    assert world.nodes.voters() == ["demo-0", "demo-1"]
+    assert world.kubernetes.get("persistentvolumeclaims", "data-demo-2") == kept
 
 
 async def test_rule_07_member_that_was_switched_off_when_it_was_removed(world: World) -> None:

@@ -138,7 +138,28 @@ MEMBER = "/v1/cluster/members/a"
         (
             lambda client, ip: client.add_learner(ip, "c", 7, BootstrapTarget("a", "n", "p", "u")),
             'POST /v1/cluster/members c "7"',
-            {"id": "a", "name": "n", "peer_url": "p", "client_url": "u", "promote": "manual"},
+            {
+                "id": "a",
+                "name": "n",
+                "peer_url": "p",
+                "client_url": "u",
+                "promote": "manual",
+                "rejoin": False,
+            },
+        ),
+        (
+            lambda client, ip: client.add_learner(
+                ip, "c", 7, BootstrapTarget("a", "n", "p", "u"), rejoins=True
+            ),
+            'POST /v1/cluster/members c "7"',
+            {
+                "id": "a",
+                "name": "n",
+                "peer_url": "p",
+                "client_url": "u",
+                "promote": "manual",
+                "rejoin": True,
+            },
         ),
         (lambda client, ip: client.promote(ip, "c", 7, "a"), f'POST {MEMBER}/promote c "7"', None),
         (
@@ -163,7 +184,7 @@ MEMBER = "/v1/cluster/members/a"
             None,
         ),
     ],
-    ids=["add", "promote", "replace", "remove", "transfer", "drain", "undrain"],
+    ids=["add", "add again", "promote", "replace", "remove", "transfer", "drain", "undrain"],
 )
 async def test_rule_06_change_names_the_cluster_and_the_configuration_it_is_for(
     node_and_client: tuple[Node, HttpNodes],

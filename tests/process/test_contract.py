@@ -298,6 +298,11 @@ async def operations(nodes: Nodes, at: str) -> None:
     assert (left["auto_promote"], left["hash_mismatches"]) == ([], 0)
     reused = await nodes.ask(at, "POST", members, stranger)
     assert (reused.status, reused.json["reason"]) == (409, "id_reused")
+    assert (await nodes.ask(at, "POST", members, stranger | {"rejoin": True})).status == 200
+    back = (await nodes.ask(nodes.leader, "GET", "/v1/cluster")).json
+    assert stranger["id"] in [member["id"] for member in back["members"]]
+    assert stranger["id"] not in back["removed"]
+    assert (await nodes.ask(at, "DELETE", one)).status == 200
     founded = {"cluster_id": "other", "members": [STRANGER]}
     assert (await nodes.ask(at, "POST", "/v1/cluster/bootstrap", founded)).status in (400, 409)
     assert (await nodes.ask(at, "POST", "/v1/maintenance/snapshot")).json["size_bytes"] > 0

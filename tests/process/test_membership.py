@@ -1,4 +1,4 @@
-"""A member that lost its disk is replaced while clients write, through a follower's API."""
+"""Members lose their disk, or come back with it, while clients write: over a follower's API."""
 
 import asyncio
 import signal
@@ -61,6 +61,42 @@ async def test_rule_14_a_member_that_lost_its_disk_is_replaced_in_one_step(tmp_p
             session, "POST", members, described(newcomer, before["member_id"])
         )
         assert (status, problem["reason"]) == (409, "id_reused")
+    judge(load.history, tmp_path)
+
+
+async def test_operator_rule_07_a_removed_member_comes_back_with_its_disk(tmp_path: Path) -> None:
+    async with Cluster(tmp_path) as cluster, aiohttp.ClientSession() as session:
+        leader = await cluster.wait_leader()
+        leaving, asked = (node for node in cluster.nodes if node is not leader)
+        before = await cluster.status(leaving)
+        assert before is not None
+        member_id = before["member_id"]
+        members = f"{asked.url}/v1/cluster/members"
+        async with Load([leader.url, asked.url], pause_seconds=0.005) as load:
+            status, answer = await ask(session, "DELETE", f"{members}/{member_id}")
+            assert status == 200, answer
+            leaving.send_signal(signal.SIGKILL)
+            await cluster.wait_exit(leaving, 5.0)
+            leaving.start()
+            body = {**described(leaving, member_id), "rejoin": True}
+
+            async def rejoin() -> bool | None:
+                status, answer = await ask(session, "POST", members, body)
+                assert status == 200 or answer["reason"] == "change_in_progress", answer
+                return status == 200 or None
+
+            async def promote() -> bool | None:
+                status, answer = await ask(session, "POST", f"{members}/{member_id}/promote")
+                known = {"learner_lags", "change_in_progress"}
+                assert status == 200 or answer["reason"] in known, answer
+                return status == 200 or None
+
+            await wait_until("it is a learner", rejoin, 20.0)
+            await wait_until("it votes", promote, 30.0)
+            await cluster.wait_ready([leaving])
+            after = await members_by_id(session, leader)
+            assert after[member_id]["voter"]
+        await load.read_back()
     judge(load.history, tmp_path)
 
 

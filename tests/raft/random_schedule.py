@@ -321,9 +321,12 @@ class Schedule:
             self._propose_change(host, change)
 
     def _propose_change(self, host: Host, change: ConfigChange) -> None:
+        removed = host.raft.conf_state.removed
         try:
             host.raft.propose_config(change)
             self.reached[type(change).__name__] += 1
+            if isinstance(change, AddLearner) and change.member.id in removed:
+                self.reached["rejoined"] += 1
         except ConfigChangeRefused as error:
             self.reached[error.reason] += 1
         self.checker.check([host])
@@ -348,7 +351,7 @@ class Schedule:
                 return self._draw_learner(is_lost=is_lost)
 
     def _draw_learner(self, *, is_lost: bool) -> ConfigChange | None:
-        """A new node, or an old one again, which must be refused if it was a member."""
+        """A new node, or an old one again: refused if it was a member, unless it rejoins."""
         strangers = [i for i, h in self.cluster.hosts.items() if h.is_up and not h.raft.last_index]
         if not strangers and len(self.cluster.hosts) < NODES_MAX:
             node = max(self.cluster.hosts) + 1
@@ -357,7 +360,8 @@ class Schedule:
         node = self.rng.choice(strangers or list(self.cluster.hosts))
         # A new disk in the place of the lost one has its name.
         name = f"n{self.lost:x}" if is_lost and self.rng.random() < 0.8 else ""
-        return AddLearner(make_member(node, name), self.rng.random() < 0.5)
+        rejoins = self.rng.random() < 0.5  # on its disk: one that lost it never comes back
+        return AddLearner(make_member(node, name), self.rng.random() < 0.5, rejoins)
 
     def compact(self) -> None:
         host = self._pick()

@@ -1,6 +1,5 @@
 """The bugs of other Rafts (reference/faults.md, section 2), rules 1 to 8, on live nodes."""
 
-import msgspec
 import pytest
 
 from raftkv.demo.cluster import (
@@ -15,7 +14,6 @@ from raftkv.raft import (
     AddLearner,
     AppendResp,
     ConfigChangeRefused,
-    EntryType,
     Heartbeat,
     HeartbeatResp,
     PreVote,
@@ -25,10 +23,7 @@ from raftkv.raft import (
     ReplaceMember,
     Role,
     Vote,
-    encode_conf_state,
-    next_conf_state,
 )
-from raftkv.raft.roles import Leader
 
 
 def led_cluster(*voters: int, learners: tuple[int, ...] = (), **limits: int) -> Cluster:
@@ -116,16 +111,9 @@ def test_faults_2_rule_3_a_rejoined_node_is_not_believed_for_its_former_life() -
     cluster.raft(1).propose(b"x")
     cluster.settle()
     assert cluster.raft(1).progress[3].match == 3
-    # An id is never used again, unless 1024 others were removed since: so much for "never".
-    raft = cluster.raft(1)._raft
-    leader = raft.role
-    assert isinstance(leader, Leader)
-    conf = next_conf_state(raft.log.conf_state, RemoveMember(3), 4)
-    raft.append_own(leader, EntryType.CONFIG, encode_conf_state(conf))
+    cluster.raft(1).propose_config(RemoveMember(3))
     cluster.settle([1, 2])
-    conf = msgspec.structs.replace(conf, removed=())
-    conf = next_conf_state(conf, AddLearner(make_member(3)), 5)
-    raft.append_own(leader, EntryType.CONFIG, encode_conf_state(conf))
+    cluster.raft(1).propose_config(AddLearner(make_member(3), rejoins=True))
     progress = cluster.raft(1).progress[3]
     assert (progress.match, progress.session, progress.has_spoken) == (0, 5, False)
     # Delayed answers of the first membership.
@@ -147,6 +135,36 @@ def test_faults_2_rule_4_an_id_is_never_used_again() -> None:
         change = AddLearner(make_member(removed))
         assert refused(cluster, 1, change) is RefusalReason.ID_REUSED
         assert cluster.raft(removed).is_removed
+
+
+def test_faults_2_rule_4_a_removed_member_may_come_back_with_its_own_disk() -> None:
+    cluster = led_cluster(1, 2, 3)
+    cluster.raft(1).propose_config(RemoveMember(3))
+    cluster.settle()
+    cluster.hosts[3].crash()
+    for value in (b"while", b"it", b"was", b"away"):
+        cluster.raft(1).propose(value)
+        cluster.settle([1, 2])
+    for node in (1, 2):  # what it lacks comes in a snapshot
+        cluster.raft(node).compact(cluster.raft(node).applied_index)
+    cluster.hosts[3].start()
+    assert cluster.raft(3).is_removed
+    cluster.raft(1).propose_config(AddLearner(make_member(3), rejoins=True))
+    assert cluster.raft(1).conf_state.removed == ()
+    for _ in range(3):
+        beat(cluster)
+        for host in cluster.up():
+            cluster.send_wanted_snapshots(host)
+    assert not cluster.raft(3).is_removed
+    assert cluster.raft(3).applied_index == cluster.raft(1).applied_index
+    cluster.raft(1).propose_config(PromoteLearner(3))
+    cluster.settle()
+    assert cluster.raft(2).conf_state.voters == (1, 2, 3)
+    assert cluster.raft(3).conf_state == cluster.raft(1).conf_state
+    # It is a voter like the others.
+    cluster.raft(1).transfer_leader(3)
+    cluster.settle()
+    assert cluster.raft(3).role is Role.LEADER
 
 
 def test_faults_2_rule_5_an_empty_node_neither_votes_nor_campaigns_under_a_lost_ones_id() -> None:

@@ -27,6 +27,7 @@ RARE = (
     "ReplaceMember",
     "change_in_progress",
     "id_reused",
+    "rejoined",
     "learner_lags",
 )
 

@@ -33,6 +33,8 @@ class AddLearner(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
     member: Member
     promote_when_caught_up: bool = False  # by the caller, see `RawNode.learners_to_promote`
+    # The id of a removed member, back on the very disk that it was removed with (adr 7).
+    rejoins: bool = False
 
 
 class PromoteLearner(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -42,7 +44,7 @@ class PromoteLearner(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class RemoveMember(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """A member leaves, for good: its id is never used again."""
+    """A member leaves; its id is not used again, unless its own disk comes back (`rejoins`)."""
 
     id: NodeId
 
@@ -92,6 +94,7 @@ def next_conf_state(conf: ConfState, change: ConfigChange, index: Index) -> Conf
                 members=tuple(sorted((*conf.members, member), key=lambda known: known.id)),
                 sessions=tuple(sorted((*conf.sessions, (member.id, index)))),
                 auto_promote=_with(conf.auto_promote, member.id) if is_auto else conf.auto_promote,
+                removed=_without(conf.removed, member.id),
             )
         case PromoteLearner(id=node_id):
             assert node_id in conf.learners
@@ -183,6 +186,7 @@ def check_change(conf: ConfState, change: ConfigChange, outlook: Outlook) -> Non
             return
         case AddLearner(member=member):
             _check_new(conf, member, outlook)
+            _check_not_removed(conf, change)
         case PromoteLearner(id=node_id):
             _check_learner(conf, node_id, outlook)
             _check_name_is_free(conf, node_id)
@@ -223,12 +227,6 @@ def _check_new(conf: ConfState, member: Member, outlook: Outlook) -> None:
     if member.id in conf.ids:
         detail = f"{_name(conf, member.id)} belongs to the cluster already"
         raise _refused(RefusalReason.ALREADY_MEMBER, detail)
-    if member.id in conf.removed:
-        detail = (
-            f"member {member.id:016x} was removed, and an id is never used again: "
-            "start the node with an empty data directory to give it another"
-        )
-        raise _refused(RefusalReason.ID_REUSED, detail)
     for known in conf.members:
         is_same_place = known.name == member.name or known.peer_url == member.peer_url
         if is_same_place and known.id not in outlook.silent:
@@ -237,6 +235,17 @@ def _check_new(conf: ConfState, member: Member, outlook: Outlook) -> None:
     if len(conf.learners) >= LEARNERS_MAX:
         detail = f"a cluster has at most {LEARNERS_MAX} learners"
         raise _refused(RefusalReason.TOO_MANY_MEMBERS, detail)
+
+
+def _check_not_removed(conf: ConfState, change: AddLearner) -> None:
+    """Another disk under an old id would be believed for what it lost (faults 2, rules 4, 5)."""
+    if change.member.id in conf.removed and not change.rejoins:
+        detail = (
+            f"member {change.member.id:016x} was removed, and an id is never used again: "
+            "start the node with an empty data directory to give it another, "
+            "or say that it rejoins with the data directory that it left with"
+        )
+        raise _refused(RefusalReason.ID_REUSED, detail)
 
 
 def _check_member(conf: ConfState, node_id: NodeId) -> None:

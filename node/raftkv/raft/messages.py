@@ -78,7 +78,7 @@ class ConfState(msgspec.Struct, frozen=True, array_like=True):
     sessions: tuple[tuple[NodeId, Index], ...] = ()
     # Learners that the caller is to promote as soon as they have caught up.
     auto_promote: tuple[NodeId, ...] = ()
-    # The ids that left last, oldest first: an id is never used twice (reference/faults.md 2,
+    # The ids that left last, oldest first: no other disk may use one (reference/faults.md 2,
     # rule 4). Bounded; ids are random, so one beyond the bound does not come back by chance.
     removed: tuple[NodeId, ...] = ()
 

@@ -25,6 +25,7 @@ MEMBER = Member(255, "n4", "n4:7401", "http://n4:7400")
         ("POST", MEMBERS, json.dumps(ADDED), AddLearner(MEMBER)),
         ("POST", MEMBERS, json.dumps(ADDED | {"promote": "manual"}), AddLearner(MEMBER)),
         ("POST", MEMBERS, json.dumps(ADDED | {"promote": "auto"}), AddLearner(MEMBER, True)),
+        ("POST", MEMBERS, json.dumps(ADDED | {"rejoin": True}), AddLearner(MEMBER, rejoins=True)),
         ("POST", f"{MEMBERS}/{ID}/promote", "", PromoteLearner(255)),
         ("POST", f"{MEMBERS}/{ID}/replace", f'{{"by":"{15:016x}"}}', ReplaceMember(255, 15)),
         ("DELETE", f"{MEMBERS}/{ID}", "", RemoveMember(255)),

@@ -50,6 +50,7 @@ class AddMemberBody(MemberBody, forbid_unknown_fields=True):
     """Of `POST /v1/cluster/members`."""
 
     promote: Literal["auto", "manual"] = "manual"
+    rejoin: bool = False  # a removed member, with the data directory that it left with
 
 
 class ReplaceBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -111,7 +112,8 @@ def parse_drain(method: str, query: str, body: bytes) -> SetDrain:
 def parse_add(body: bytes) -> AddLearner:
     """POST /v1/cluster/members."""
     asked = decode_body(body, AddMemberBody)
-    return AddLearner(asked.member(), promote_when_caught_up=asked.promote == "auto")
+    is_auto = asked.promote == "auto"
+    return AddLearner(asked.member(), promote_when_caught_up=is_auto, rejoins=asked.rejoin)
 
 
 def parse_promote(member: str) -> PromoteLearner:
