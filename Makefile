@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 600
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format e2e image bench fuzz fuzz-http simulate mutants manifests lock clean
+.PHONY: help run test lint format e2e image bench fuzz fuzz-http simulate mutants manifests docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -63,12 +63,21 @@ image: ## build the container image
 bench: $(STAMP) ## side by side with etcd
 	$(BIN)/python -m benchmarks
 
+docs: $(VENV)-docs/.installed ## build the documentation as a site: build/site/index.html
+	$(VENV)-docs/bin/sphinx-build -q -n -W --keep-going -c docs/site -b html . build/site
+	@echo "open build/site/index.html"
+
+$(VENV)-docs/.installed: requirements/docs.lock
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 manifests: $(STAMP) ## render manifests/install.yaml from the chart
 	$(BIN)/python -m tests.operator.render_manifests --write
 
 lock: ## resolve requirements/*.in anew (needs uv)
-	cd requirements && for name in runtime dev fuzz; do \
+cd requirements && for name in runtime dev fuzz; docs; do \
 	  uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-emit-index-url $$name.in -o $$name.lock; done
 
 clean: ## remove what make made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build node/*.egg-info
+	rm -rf $(VENV) $(VENV)-docs .mypy_cache .ruff_cache .pytest_cache .hypothesis build node/*.egg-info

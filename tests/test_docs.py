@@ -89,6 +89,14 @@ def test_pages_that_the_readme_lists_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_every_page_has_its_place_on_the_site() -> None:
+    text = (ROOT / "docs" / "site" / "_toc.yml").read_text()
+    placed = set(re.findall(r"(?:file|root): (\S+)", text))
+    pages = {str(page.relative_to(ROOT).with_suffix("")) for page in PAGES}
+    assert pages - placed == {page for page in pages if page.startswith("docs/adr/0")}
+    assert placed <= pages
+
+
 def test_every_route_is_documented() -> None:
     rows = list(table_rows(HTTP_API))
     for route in ROUTES:

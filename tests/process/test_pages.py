@@ -1,10 +1,11 @@
-"""Every example of docs/http-api.md is run as printed, from top to bottom, and prints what it says.
+"""Every example of these pages is run as printed, from top to bottom, and prints what it says.
 
-The page is one story, told to a cluster of `raftkv local` and to two nodes that it starts itself.
-One shell performs it here, with other ports. `REWRITE_EXAMPLES=1` writes the outputs of this run
-into the page; read the difference line by line.
+Each page is one story, told to a cluster of `raftkv local` (and, in docs/http-api.md, to two nodes
+that it starts itself). One shell performs it here, with other ports and processes.
+`REWRITE_EXAMPLES=1` writes the outputs of this run into the page; read the difference line by line.
 """
 
+import base64
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,8 @@ pytestmark = [
 ]
 
 ROOT: Final = Path(__file__).parents[2]
-PAGE: Final = ROOT / "docs" / "http-api.md"
+#: The page, and the fewest examples that it has.
+PAGES: Final = (("http-api.md", 40), ("quickstart.md", 15), ("tutorial.md", 12))
 README: Final = ROOT / "README.md"
 
 #: Fields whose values differ from run to run. Whatever else changes is a change of the API.
@@ -54,6 +57,13 @@ VOLATILE_FIELDS: Final = frozenset(
 VOLATILE_TEXTS: Final = (
     (re.compile(r"\b(?!0{8})([0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{16})\b"), "<random>"),
     (re.compile(r"\b\d{20}-\d+\.snapshot\b"), "<snapshot>"),
+    (re.compile(r"(?<=^X-RaftKV-Age-Seconds: )[\d.]+", re.MULTILINE), "<seconds>"),
+)
+#: Tables of a terminal: who leads after an election, and the numbers, are those of the run.
+VOLATILE_CELLS: Final = (
+    (re.compile(r"^(n\d .*)\b(leader|follower)\b", re.MULTILINE), r"\1<role>"),
+    (re.compile(r"(?<![\w/:])\d+(\.\d+)?(?= |$|\W(?!\d))"), "<number>"),
+    (re.compile(r" {2,}"), "  "),
 )
 #: In the order of ids, which is another one in each run.
 LISTS_OF_MEMBERS: Final = ("members",)
@@ -137,8 +147,10 @@ def wrapped(line: str) -> list[str]:
     return lines
 
 
-def masked(lines: list[str]) -> list[str]:
+def masked(lines: list[str], command: str) -> list[str]:
     """What must be equal: JSON on one line again, without what differs from run to run."""
+    if "-o table" in command:
+        return [steady_row(line) for line in lines]
     joined = re.sub(r"(?m)(?<=,)\n (?=[\"{])", "", "\n".join(lines))
     result = []
     for line in joined.split("\n"):
@@ -147,6 +159,12 @@ def masked(lines: list[str]) -> list[str]:
             text = pattern.sub(name, text)
         result.append(text)
     return result
+
+
+def steady_row(line: str) -> str:
+    for pattern, name in VOLATILE_CELLS:
+        line = pattern.sub(name, line)
+    return line
 
 
 def steady(value: Any) -> Any:
@@ -169,6 +187,8 @@ class Shell:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.port = free_ports(_OFFSETS)
+        #: The processes of the nodes, by what the page calls them.
+        self.processes: dict[str, str] = {}
         # What a terminal has and a pipe has not: no meter of the progress.
         (directory / ".curlrc").write_text("no-progress-meter\n")
         (directory / "bin").mkdir()
@@ -189,6 +209,9 @@ class Shell:
                 env={
                     **os.environ,
                     "CURL_HOME": str(self.directory),
+                    "RAFTKV_ENDPOINTS": ",".join(
+                        f"http://127.0.0.1:{self.port + offset}" for offset in (0, 10, 20)
+                    ),
                     "PATH": f"{self.directory}/bin:{os.environ['PATH']}",
                 },
                 stdin=subprocess.DEVNULL,
@@ -213,6 +236,7 @@ class Shell:
             lambda found: f"{found[1]}:{int(found[2]) - _PAGE_PORT + self.port}",
             example.command,
         )
+        command = re.sub(r"\d{4,}", lambda pid: self.processes.get(pid[0], pid[0]), command)
         if command.startswith("curl -N"):
             # A stream has no end: Ctrl-C, once all lines that the page shows are there.
             lines = len(example.output) + 1  # `Date`
@@ -230,7 +254,9 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     made = Shell(tmp_path)
     with (tmp_path / "local.log").open("wb") as log:
         local = subprocess.Popen(
-            [*COMMAND, "local", "--port", str(made.port)], stdout=log, stderr=log
+            [*COMMAND, "local", "--port", str(made.port), "--restart-after", "2"],
+            stdout=log,
+            stderr=log,
         )
     yield made
     local.send_signal(signal.SIGINT)
@@ -265,23 +291,47 @@ async def until_n1_leads(first_port: int) -> None:
         await wait_until("all are ready, and n1 leads", look, 30)
 
 
-async def test_the_examples_of_the_page_print_what_it_says(shell: Shell) -> None:
+async def until_it_told(log: Path) -> dict[str, str]:
+    """The processes of the nodes, as soon as `raftkv local` has printed its table."""
+
+    async def look() -> dict[str, str] | None:
+        return told(log) or None
+
+    return await wait_until("raftkv local prints its table", look, 30)
+
+
+@pytest.mark.parametrize(("name", "examples_min"), PAGES, ids=[name for name, _ in PAGES])
+async def test_the_examples_of_the_page_print_what_it_says(
+    shell: Shell, name: str, examples_min: int
+) -> None:
     await until_n1_leads(shell.port)
-    page = PAGE.read_text()
+    path = ROOT / "docs" / name
+    page = path.read_text()
+    own = await until_it_told(shell.directory / "local.log")
+    shell.processes = {pid: own[node] for node, pid in processes_in(page).items()}
     examples = list(examples_of(page))
-    assert len(examples) > 40
+    assert len(examples) >= examples_min
     pairs = [
         (example, shown(printed, example.output))
         for example, printed in zip(examples, shell.run(examples), strict=True)
     ]
     if os.environ.get("REWRITE_EXAMPLES"):
-        PAGE.write_text(rewritten(page, pairs))
+        path.write_text(rewritten(page, pairs))
     wrong = [
         f"$ {example.command}\n" + "\n".join(output)
         for example, output in pairs
-        if masked(example.output) != masked(output)
+        if masked(example.output, example.command) != masked(output, example.command)
     ]
     assert not wrong, "other than the page says:\n\n" + "\n\n".join(wrong)
+
+
+def told(log: Path) -> dict[str, str]:
+    return processes_in(log.read_text())
+
+
+def processes_in(text: str) -> dict[str, str]:
+    """The process of each node, in the table that `raftkv local` prints."""
+    return dict(re.findall(r"^ *(n\d) .*127\.0\.0\.1:\d+ +(\d+) *$", text, re.MULTILINE))
 
 
 async def test_the_curl_lines_of_the_readme_work(shell: Shell) -> None:
@@ -303,3 +353,50 @@ def rewritten(page: str, pairs: list[tuple[Example, list[str]]]) -> str:
         indented = [f"    {line}" if line else "" for line in output]
         lines[example.line : example.line + len(example.output)] = indented
     return "\n".join(lines) + "\n"
+
+
+#: Bytes that a shell, a URL or a line would change.
+AWKWARD: Final = {
+    b"plain": b"text",
+    b"a/b c?d%": b"two\nlines\n",
+    b"quote'\"$": b"",
+    "\u00fcml\u00e4ut".encode(): b"\x00\xff\n",
+}
+
+
+async def test_the_lines_of_the_migration_page_carry_every_byte(shell: Shell) -> None:
+    await until_n1_leads(shell.port)
+    page = (ROOT / "docs" / "migration.md").read_text()
+    blocks = [
+        textwrap.dedent(block).lstrip("\n")
+        for block in re.findall(r"(?:^    .*\n|^\n)+", page, re.MULTILINE)
+    ]
+    store = next(block for block in blocks if block.startswith("while"))
+    for source, coded in (("etcdctl", etcd_export(AWKWARD)), ("consul", consul_export(AWKWARD))):
+        (shell.directory / "answer").write_text(json.dumps(coded))
+        stand_in = shell.directory / "bin" / source
+        stand_in.write_text("#!/bin/sh\ncat answer\n")
+        stand_in.chmod(0o755)
+        export = next(block for block in blocks if block.startswith(source))
+        shell.run([Example(0, export, []), Example(0, store, [])])
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{shell.port}") as session:
+            for key, value in AWKWARD.items():
+                path = "/v1/k/" + base64.urlsafe_b64encode(key).decode().rstrip("=")
+                async with session.get(path) as answer:
+                    assert (answer.status, await answer.read()) == (200, value), (source, key)
+                async with session.delete(path) as answer:
+                    assert answer.status == 200
+
+
+def etcd_export(rows: dict[bytes, bytes]) -> Any:
+    """As `etcdctl get -w json` prints it."""
+    return {"kvs": [{"key": in_base64(key), "value": in_base64(rows[key])} for key in rows]}
+
+
+def consul_export(rows: dict[bytes, bytes]) -> Any:
+    """As `consul kv export` prints it."""
+    return [{"key": key.decode(), "flags": 0, "value": in_base64(rows[key])} for key in rows]
+
+
+def in_base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
