@@ -76,7 +76,7 @@ manifests: $(STAMP) ## render manifests/install.yaml from the chart
 	$(BIN)/python -m tests.operator.render_manifests --write
 
 lock: ## resolve requirements/*.in anew (needs uv)
-cd requirements && for name in runtime dev fuzz; docs; do \
+	cd requirements && for name in runtime dev docs fuzz; do \
 	  uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-emit-index-url $$name.in -o $$name.lock; done
 
 clean: ## remove what make made
