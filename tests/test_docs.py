@@ -64,6 +64,12 @@ def test_every_relative_link_resolves(page: Path) -> None:
 
 
 @by_page
+def test_no_diagram_holds_what_mermaid_takes_for_the_end_of_a_statement(page: Path) -> None:
+    diagrams = re.findall(r"```mermaid\n(.*?)```", page.read_text(), re.DOTALL)
+    assert [line for text in diagrams for line in text.splitlines() if ";" in line] == []
+
+
+@by_page
 def test_every_make_target_exists(page: Path) -> None:
     targets = set(_TARGET.findall((ROOT / "Makefile").read_text()))
     assert set(_MAKE.findall(page.read_text())) <= targets
