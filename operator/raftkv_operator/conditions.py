@@ -95,14 +95,17 @@ def _leaderless(cluster: Cluster, observed: Observed, formed: Formed) -> Judgeme
         for pod in observed.pods
         if pod.node is not None and pod.node.cluster_id == record.cluster_id
     ]
-    # The voters as some node knows them, else those of the record.
+    # The voters as some node knows them, else as the last leader did, else those of the record.
     views = [pod.config for pod in observed.pods if pod.config is not None]
     views = [view for view in views if view.cluster_id == record.cluster_id]
     newest = max(views, key=lambda view: view.config_index, default=None)
-    voters = newest.voters if newest else tuple(member.member_id for member in record.members)
+    last_known = tuple(member.id for member in cluster.status.members if member.voter)
+    recorded = tuple(member.member_id for member in record.members)
+    voters = newest.voters if newest else last_known or recorded
     if is_quorum(present, voters):
         return _false(ConditionType.AVAILABLE, "Electing", "the voters are electing a leader")
     by_id = {member.member_id: member.pod for member in record.members}
+    by_id |= {member.id: member.name for member in cluster.status.members}
     missing = sorted(by_id.get(voter, voter) for voter in voters if voter not in present)
     return _false(
         ConditionType.AVAILABLE,

@@ -104,6 +104,29 @@ def test_quorum_lost_names_the_pods_that_are_needed_and_keeps_the_members() -> N
     assert (status.leader, status.term, status.fault_tolerance) == (None, 7, 0)
 
 
+def test_quorum_lost_speaks_of_the_last_voters_not_of_the_founders() -> None:
+    """Scaled to one, and its only pod is away: nobody answers who the voters are."""
+    led = formed(running_pods())
+    alone = structs.replace(led, members=led.members[:1])
+    available = formed((pod(0),), alone).condition(ConditionType.AVAILABLE)
+    assert available is not None
+    assert "0 of 1 voters" in available.message
+    assert "missing: demo-0" in available.message
+    assert "demo-1" not in available.message
+
+
+def test_quorum_lost_names_pods_that_joined_later() -> None:
+    later = formed(running_pods())
+    members = tuple(
+        structs.replace(item, id=f"{position:016x}") for position, item in enumerate(later.members)
+    )
+    available = formed((pod(0),), structs.replace(later, members=members)).condition(
+        ConditionType.AVAILABLE
+    )
+    assert available is not None
+    assert "missing: demo-0, demo-1, demo-2" in available.message
+
+
 def test_election_is_not_reported_as_lost_quorum() -> None:
     pods = tuple(pod(i, node(i, cluster_id=CLUSTER_ID), config(leader=None)) for i in range(3))
     assert word(formed(pods), ConditionType.AVAILABLE) == ("False", "Electing")
