@@ -1,31 +1,38 @@
 """`make e2e`: RaftKV on a real Kubernetes, scenario by scenario, with a table at the end."""
 
 import argparse
+import os
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from tests.e2e import diagnostics
 from tests.e2e.environment import open_cluster
 from tests.e2e.kubectl import E2EError, Kubectl
 from tests.e2e.operator_install import NAMESPACE as OPERATOR_NAMESPACE
-from tests.e2e.report import Row, render
-from tests.e2e.scenarios import SCENARIOS, Scenario
+from tests.e2e.report import Row, render, render_page
+from tests.e2e.scenarios import LONG_SCENARIOS, SCENARIOS, Scenario
 from tests.e2e.suite import CLUSTERS_NAMESPACE, Suite
 
 
 def main() -> int:
     """Run the scenarios; 0 when all passed."""
     options = _parse_options()
+    known = (*SCENARIOS, *LONG_SCENARIOS)
     if options.list:
-        for scenario in SCENARIOS:
-            _say(f"{scenario.name:28} {scenario.behaviour}")
+        for scenario in known:
+            is_long = scenario in LONG_SCENARIOS
+            _say(f"{scenario.name:36} {scenario.behaviour}{'  (--long)' if is_long else ''}")
         return 0
-    unknown = set(options.only or ()) - {scenario.name for scenario in SCENARIOS}
+    names = {scenario.name for scenario in known}
+    unknown = {*(options.only or ()), *options.without} - names
     if unknown:
         _say(f"no such scenario: {', '.join(sorted(unknown))}; see --list")
         return 2
-    chosen = [item for item in SCENARIOS if not options.only or item.name in options.only]
+    wanted = options.only or [item.name for item in (LONG_SCENARIOS if options.long else SCENARIOS)]
+    chosen = [item for item in known if item.name in wanted and item.name not in options.without]
+    began = time.monotonic()
     try:
         with open_cluster(options.image, keep=options.keep) as kubectl:
             rows = _run_all(kubectl, options.image, chosen, keep=options.keep)
@@ -34,6 +41,10 @@ def main() -> int:
         return 1
     failed = [row for row in rows if row.failure]
     _say(f"\n{render(rows)}\n")
+    if options.report is not None:
+        about = f"{os.cpu_count()} processors, {time.monotonic() - began:.0f} s in all"
+        options.report.parent.mkdir(parents=True, exist_ok=True)
+        options.report.write_text(render_page(rows, about))
     for row in failed:
         _say(f"FAILED {row.name}: {row.failure}")
     _say(f"{len(rows) - len(failed)} passed, {len(failed)} failed")
@@ -43,6 +54,11 @@ def main() -> int:
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.e2e", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="run these scenarios only")
+    parser.add_argument("--without", nargs="+", metavar="NAME", default=[], help="leave these out")
+    parser.add_argument(
+        "--long", action="store_true", help="the long scenarios, of `make e2e-long`"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the table there, too")
     parser.add_argument("--list", action="store_true", help="name the scenarios and end")
     parser.add_argument("--keep", action="store_true", help="leave everything as it is at the end")
     parser.add_argument("--image", default="raftkv:dev", help="image of operator and nodes")

@@ -3,13 +3,18 @@
 With `KUBECONFIG` that cluster is used as it is; without it a `kind` cluster is made and, in the
 end, deleted. `E2E_BUILD` is a shell command, run in the repository, that builds the image `$IMAGE`
 and makes it known to the cluster; `kind` has a default for it, and without either the image must
-be there already. `E2E_NODE_STOP` and `E2E_NODE_START` power the machine `$NODE` off and on.
+be there already. What no Kubernetes can be asked for comes in as shell commands, too; the
+scenarios that need one say so when it is missing: `E2E_NODE_STOP` and `E2E_NODE_START` power the
+machine `$NODE` off and on, `E2E_NODE_UNPLUG` and `E2E_NODE_PLUG` cut and restore its network,
+`E2E_API_STOP` and `E2E_API_START` take the API server away and bring it back.
 """
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.e2e.kubectl import CommandError, E2EError, Kubectl, run_command
@@ -49,10 +54,64 @@ def open_cluster(image: str, *, keep: bool) -> Iterator[Kubectl]:
                 _kind(kubectl, "delete", "cluster")
 
 
-def machine_commands() -> tuple[str, str] | None:
-    """Shell commands that power the machine `$NODE` off and on; None: it cannot be done here."""
-    stop, start = os.environ.get("E2E_NODE_STOP"), os.environ.get("E2E_NODE_START")
-    return (stop, start) if stop and start else None
+@dataclass(frozen=True)
+class MachineCommands:
+    """Shell commands about the machine `$NODE`."""
+
+    stopping: str
+    starting: str
+    unplugging: str
+    plugging: str
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether a machine's network can be cut."""
+        return bool(self.unplugging and self.plugging)
+
+    def stop(self, machine: str) -> None:
+        """Power off, without warning."""
+        _run_hook(self.stopping, NODE=machine)
+
+    def start(self, machine: str) -> None:
+        """Power on."""
+        _run_hook(self.starting, NODE=machine)
+
+    def unplug(self, machine: str) -> None:
+        """Cut the network."""
+        _run_hook(self.unplugging, NODE=machine)
+
+    def plug(self, machine: str) -> None:
+        """Restore the network."""
+        _run_hook(self.plugging, NODE=machine)
+
+
+def machine_commands() -> MachineCommands | None:
+    """What can be done to machines here; None: nothing."""
+    names = ("STOP", "START", "UNPLUG", "PLUG")
+    stop, start, unplug, plug = (os.environ.get(f"E2E_NODE_{name}", "") for name in names)
+    return MachineCommands(stop, start, unplug, plug) if stop and start else None
+
+
+def api_commands() -> tuple[Callable[[], None], Callable[[], None]] | None:
+    """Take the API server away, and bring it back; None: it cannot be done here."""
+    stop, start = os.environ.get("E2E_API_STOP"), os.environ.get("E2E_API_START")
+    if not stop or not start:
+        return None
+    return partial(_run_hook, stop), partial(_run_hook, start)
+
+
+def build_image(image: str, kubectl: Kubectl) -> str | None:
+    """Build the image once more under another name; None: there is no command for it."""
+    is_kind = not os.environ.get("KUBECONFIG")
+    command = os.environ.get("E2E_BUILD", _KIND_BUILD if is_kind else "")
+    if not command:
+        return None
+    _build(command, image, kubectl)
+    return image
+
+
+def _run_hook(command: str, **variables: str) -> None:
+    run_command("sh", "-c", command, environment=variables, seconds=120)
 
 
 def _create_kind_cluster(kubectl: Kubectl) -> None:

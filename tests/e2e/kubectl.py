@@ -52,6 +52,11 @@ def wait_until(
         time.sleep(interval_seconds)  # noqa: TID251 - a poll of a real cluster, with a deadline
 
 
+def hold(seconds: float) -> None:
+    """Let a state last: an outage has a length, and what must not happen needs time not to."""
+    time.sleep(seconds)  # noqa: TID251 - nothing is hoped for in the meantime
+
+
 def run_command(
     *argv: str,
     environment: Mapping[str, str] | None = None,

@@ -10,6 +10,7 @@ from tests.e2e.raft_cluster import is_ready, restart_count
 
 _ROOT = Path(__file__).parents[2]
 _RELEASE = "raftkv"
+_SECOND_RELEASE = "second"
 _MANIFEST = _ROOT / "manifests" / "install.yaml"
 _CRASH_AT = "RAFTKV_OPERATOR_CRASH_AT"
 
@@ -27,16 +28,24 @@ class OperatorInstall:
 
     def install_chart(self) -> None:
         """`helm install`, and wait until the operator runs."""
-        repository, _, tag = self._image.rpartition(":")
-        image = f"image.repository={repository},image.tag={tag}"
-        chart = str(_ROOT / "charts" / "raftkv-operator")
-        self._helm("install", _RELEASE, chart, "--set", image, "--wait", "--timeout=90s")
+        self._install(_RELEASE, NAMESPACE)
         self.wait_running()
 
     def uninstall_chart(self) -> None:
         """`helm uninstall`; the CRD and the clusters stay."""
         self._helm("uninstall", _RELEASE, "--ignore-not-found", "--wait", "--timeout=60s")
         wait_until("the operator is gone", self._require_gone, seconds=60)
+
+    def install_second(self, namespace: str) -> None:
+        """One more release, by mistake; its Lease is another one."""
+        self._install(_SECOND_RELEASE, namespace, "--set", "crds.install=false")
+
+    def uninstall_second(self, namespace: str) -> None:
+        """Take it away again."""
+        self._helm(
+            "uninstall", _SECOND_RELEASE, "--ignore-not-found", "--wait", "--timeout=60s",
+            namespace=namespace,
+        )  # fmt: skip
 
     def apply_manifest(self) -> None:
         """`kubectl apply` of the rendered manifest, and wait until the operator runs."""
@@ -65,6 +74,12 @@ class OperatorInstall:
         """The operator's pods."""
         return self._kubectl.items("pods", "-n", NAMESPACE, "-l", _SELECTOR)
 
+    def log_lines(self) -> list[str]:
+        """What the running operator has logged."""
+        return self._kubectl(
+            "logs", "-n", NAMESPACE, "-l", _SELECTOR, "--tail=-1", "--limit-bytes=50000000"
+        ).splitlines()
+
     def arm(self, point: str) -> None:
         """Restart the operator so that it dies, as by SIGKILL, whenever it reaches ``point``."""
         self._set_environment(f"{_CRASH_AT}={point}")
@@ -84,16 +99,17 @@ class OperatorInstall:
 
     def stop(self) -> None:
         """Stop the operator; `disarm` starts it again."""
-        self._scale(0)
+        self.scale(0)
         wait_until("the operator is gone", self._require_gone, seconds=60)
 
-    def _scale(self, replicas: int) -> None:
+    def scale(self, replicas: int) -> None:
+        """Run so many, of which the Lease lets one act."""
         count = f"--replicas={replicas}"
         self._kubectl("scale", "deployment", "-n", NAMESPACE, "-l", _SELECTOR, count)
 
     def _set_environment(self, setting: str) -> None:
         self._kubectl("set", "env", "deployment", "-n", NAMESPACE, "-l", _SELECTOR, setting)
-        self._scale(1)
+        self.scale(1)
         self._kubectl(
             "rollout", "status", "deployment", "-n", NAMESPACE, "-l", _SELECTOR, "--timeout=60s",
             seconds=70,
@@ -105,9 +121,18 @@ class OperatorInstall:
         if pods:
             raise NotYetError(f"{len(pods)} pods are left")
 
-    def _helm(self, *args: str) -> None:
+    def _install(self, release: str, namespace: str, *options: str) -> None:
+        repository, _, tag = self._image.rpartition(":")
+        image = f"image.repository={repository},image.tag={tag}"
+        chart = str(_ROOT / "charts" / "raftkv-operator")
+        self._helm(
+            "install", release, chart, "--set", image, *options, "--wait", "--timeout=90s",
+            namespace=namespace,
+        )  # fmt: skip
+
+    def _helm(self, *args: str, namespace: str = NAMESPACE) -> None:
         run_command(
-            "helm", *args, "-n", NAMESPACE, environment=self._kubectl.environment, seconds=120
+            "helm", *args, "-n", namespace, environment=self._kubectl.environment, seconds=120
         )
 
 

@@ -141,6 +141,18 @@ class RaftCluster:
         status: JsonObject = json.loads(answer.body)
         return status
 
+    def node_cluster(self, pod: str) -> JsonObject:
+        """The configuration as a node knows it.
+
+        Raises:
+            NotYetError: it does not answer.
+        """
+        answer = self.client.request("GET", f"{self.pod_url(pod)}/v1/cluster", timeout_seconds=2)
+        if answer.status != 200:
+            raise NotYetError(f"{pod} answers {answer.status} {answer.body[:100]}")
+        found: JsonObject = json.loads(answer.body)
+        return found
+
     def leader(self) -> str:
         """The pod that leads, as most nodes say."""
 

@@ -1,32 +1,48 @@
 """What the scenarios share: namespaces, the operator, the client pod and the cluster `demo`.
 
 Everything is made when first needed, so that any scenario can run alone, and taken away by
-`close`. Three namespaces: the clusters under test (Pod Security `restricted`), the operator, and
-the agents (`privileged`). A Kubernetes with RaftKV of its own is refused and left alone.
+`close`. Namespaces of their own: the clusters under test (Pod Security `restricted`), the clients,
+the operator, the agents (`privileged`). A Kubernetes with RaftKV of its own is refused and left
+alone.
 """
 
+from collections.abc import Collection
 from functools import cached_property
 
 from tests.e2e.client import Client
 from tests.e2e.kubectl import E2EError, JsonObject, Kubectl
-from tests.e2e.load import judge
+from tests.e2e.load import Load, judge
 from tests.e2e.node_agent import NodeAgent
 from tests.e2e.operator_install import CRD, OperatorInstall
 from tests.e2e.operator_install import NAMESPACE as OPERATOR_NAMESPACE
-from tests.e2e.pods.client_pod import LoadResult
 from tests.e2e.raft_cluster import RaftCluster
 from tests.e2e.report import Row
 
 CLUSTERS_NAMESPACE = "raftkv-e2e"
 CLIENT_NAMESPACE = "raftkv-e2e-client"
 AGENT_NAMESPACE = "raftkv-e2e-agent"
+LOST_NAMESPACE = "raftkv-e2e-lost"  # deleted by a scenario
+SECOND_NAMESPACE = "raftkv-e2e-second"  # of a second operator
 _NAMESPACES = {
     CLUSTERS_NAMESPACE: "restricted",
     CLIENT_NAMESPACE: "restricted",
+    LOST_NAMESPACE: "restricted",
+    SECOND_NAMESPACE: "restricted",
     AGENT_NAMESPACE: "privileged",
     OPERATOR_NAMESPACE: "restricted",
 }
 _MARK = "raftkv.io/e2e"
+_SETTLE_SECONDS = 120.0
+_SHARED_SPEC: JsonObject = {
+    "replicas": 3,
+    "paused": False,
+    "imagePullPolicy": "IfNotPresent",
+    "storage": {"whenScaled": "Retain", "whenDeleted": "Retain"},
+    "nodeFailure": {"replaceAfter": None},
+    "networkPolicy": {"enabled": True, "clientFrom": [], "metricsFrom": []},
+    "podDisruptionBudget": {"enabled": True},
+    "monitoring": {"podMonitor": False},
+}
 
 
 class Suite:
@@ -102,10 +118,10 @@ class Suite:
         agent.start()
         return agent
 
-    def cluster(self, name: str) -> RaftCluster:
+    def cluster(self, name: str, namespace: str = CLUSTERS_NAMESPACE) -> RaftCluster:
         """A cluster under test; not created by this."""
-        self.create_namespace(CLUSTERS_NAMESPACE)
-        return RaftCluster(self.kubectl, self.client, CLUSTERS_NAMESPACE, name, self.image)
+        self.create_namespace(namespace)
+        return RaftCluster(self.kubectl, self.client, namespace, name, self.image)
 
     def need_operator(self) -> None:
         """Install the chart unless it is installed."""
@@ -120,21 +136,36 @@ class Suite:
         self._is_operator_installed = False
 
     def need_demo(self) -> RaftCluster:
-        """The cluster `demo`, settled; made if need be."""
+        """The cluster `demo`, settled, as the scenarios share it; made if need be."""
         self.need_operator()
         demo = self.cluster("demo")
         if self.kubectl.find("raftkvcluster", "demo", "-n", CLUSTERS_NAMESPACE) is None:
             demo.apply()
-        demo.wait_settled()
+        else:  # an earlier scenario may have failed half-way
+            demo.patch_spec(**_SHARED_SPEC, image=self.image)
+        demo.wait_settled(seconds=_SETTLE_SECONDS)
         return demo
 
     # ---- load ---------------------------------------------------------------------------------
 
-    def start_load(self, cluster: RaftCluster, *, is_patient: bool = False) -> None:
-        """Start a load on keys of this scenario's own; see `Settings.is_patient`."""
-        self.client.start_load(cluster.endpoint, self.row.name, is_patient=is_patient)
+    def start_load(
+        self,
+        cluster: RaftCluster,
+        *,
+        is_patient: bool = False,
+        is_silence_a_break: bool = False,
+        without: Collection[str] = (),
+    ) -> None:
+        """Start a load on keys of this scenario's own; see `Settings` for the switches."""
+        self.client.start_load(
+            cluster.endpoint,
+            f"{self.row.name}/{len(self.row.loads)}",
+            is_patient=is_patient,
+            is_silence_a_break=is_silence_a_break,
+            without=without,
+        )
 
-    def stop_load(self) -> LoadResult:
+    def stop_load(self) -> Load:
         """End the load, enter it in the table and judge its history."""
         load = self.client.stop_load()
         self.row.loads.append(load)

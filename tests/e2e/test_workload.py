@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from tests.e2e.kubectl import E2EError
-from tests.e2e.load import judge
+from tests.e2e.load import Load, judge
 from tests.e2e.pods.client_pod import LoadResult
 from tests.e2e.pods.workload import Settings, Workload
 from tests.linearizability.history import Certainty, Kind, Operation
@@ -79,19 +79,24 @@ async def run_load(store: FakeStore, *, writes: int) -> Workload:
     return load
 
 
-def result_of(load: Workload) -> LoadResult:
-    return LoadResult(
+def result_of(load: Workload) -> Load:
+    result = LoadResult(
         is_read_back=True,
         seconds=1.0,
         sent=load.sent_count,
         failed=load.failed_count,
         retried=load.retried_count,
         reconnected=0,
-        longest_gap_seconds=0.0,
+        clock="one",
+        started_ns=load.started_ns,
+        stopped_ns=load.stopped_ns,
+        acknowledged_ns=load.acknowledged_ns,
+        marks_ns=load.marks_ns,
         failures=dict(load.failures),
         refusals=dict(load.refusals),
         history=load.history,
     )
+    return Load([result], connections=2)
 
 
 async def test_a_correct_store_passes() -> None:

@@ -2,11 +2,12 @@
 
 The harness reaches it through the API server's pod proxy, so a call of it survives nothing less
 than the pod itself. `POST /request` makes one request; `POST /load` starts a load, `GET /load`
-says how it goes, `POST /load/stop` ends it and answers with the whole history.
+says how it goes, `POST /load/mark` notes a moment, `POST /load/stop` ends it and answers with the
+whole history. Every machine has one; their loads are judged as one where they have one clock.
 """
 
 import time
-from itertools import pairwise
+from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -29,7 +30,11 @@ class LoadResult(msgspec.Struct, frozen=True):
     failed: int
     retried: int
     reconnected: int
-    longest_gap_seconds: float  # between two acknowledged writes of any connection
+    clock: str  # pods that name the same one have the same monotonic clock
+    started_ns: int
+    stopped_ns: int
+    acknowledged_ns: list[int]  # when writes were acknowledged
+    marks_ns: list[int]  # when `POST /load/mark` came
     failures: dict[str, int]
     refusals: dict[str, int]
     history: list[Operation]
@@ -69,22 +74,29 @@ async def start_load(request: web.Request) -> web.Response:
 async def show_load(request: web.Request) -> web.Response:
     """How many writes have been acknowledged so far, and how long ago the last one was."""
     load = request.app[_LOAD]["current"]
-    last_ns = load.acknowledged_ns[-1] if load.acknowledged_ns else load.started_ns
     return web.json_response(
         {
             "acknowledged": len(load.acknowledged_ns),
-            "silent_seconds": (time.monotonic_ns() - last_ns) / 1e9,
             "failures": load.failures,
         }
     )
+
+
+async def show_clock(_: web.Request) -> web.Response:
+    """Which monotonic clock this is."""
+    return web.Response(text=_clock())
+
+
+async def mark_load(request: web.Request) -> web.Response:
+    """Note this moment."""
+    request.app[_LOAD]["current"].marks_ns.append(time.monotonic_ns())
+    return web.json_response({})
 
 
 async def stop_load(request: web.Request) -> web.Response:
     """End the load, read all keys back, and hand over what happened."""
     load = request.app[_LOAD].pop("current")
     is_read_back = await load.finish(_READ_BACK_SECONDS)
-    times = [load.started_ns, *sorted(load.acknowledged_ns), load.stopped_ns]
-    gaps_ns = [later - earlier for earlier, later in pairwise(times)]
     result = LoadResult(
         is_read_back=is_read_back,
         seconds=(load.stopped_ns - load.started_ns) / 1e9,
@@ -92,12 +104,22 @@ async def stop_load(request: web.Request) -> web.Response:
         failed=load.failed_count,
         retried=load.retried_count,
         reconnected=load.reconnected_count,
-        longest_gap_seconds=max(gaps_ns) / 1e9,
+        clock=_clock(),
+        started_ns=load.started_ns,
+        stopped_ns=load.stopped_ns,
+        acknowledged_ns=load.acknowledged_ns,
+        marks_ns=load.marks_ns,
         failures=dict(load.failures),
         refusals=dict(load.refusals),
         history=load.history,
     )
     return web.Response(body=msgspec.json.encode(result), content_type="application/json")
+
+
+def _clock() -> str:
+    """The kernel's start and the time namespace: together they say which clock this is."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {Path('/proc/self/ns/time').readlink()}"
 
 
 def build_app() -> web.Application:
@@ -107,7 +129,9 @@ def build_app() -> web.Application:
     app.router.add_get("/healthz", _healthz)
     app.router.add_post("/request", make_request)
     app.router.add_post("/load", start_load)
+    app.router.add_get("/clock", show_clock)
     app.router.add_get("/load", show_load)
+    app.router.add_post("/load/mark", mark_load)
     app.router.add_post("/load/stop", stop_load)
     return app
 

@@ -11,7 +11,7 @@ from tests.e2e.raft_cluster import RaftCluster
 from tests.e2e.scenario import Scenario
 from tests.e2e.suite import Suite
 
-_POINTS = (
+FOUNDING_POINTS = (
     "after:apply-statefulset",
     "before:record-bootstrap",
     "after:record-bootstrap",
@@ -137,7 +137,7 @@ SCENARIOS = (
             f"the operator is killed {point.replace(':', ' ')}",
             partial(operator_killed, point=point),
         )
-        for point in _POINTS
+        for point in FOUNDING_POINTS
     ),
     Scenario("target-lost", "the founder's volume goes before the call", target_lost),
     Scenario("founder-lost", "the founder's volume goes after the call", founder_lost),

@@ -1,34 +1,36 @@
-"""What a user changes, and what is lost, under load: scaled, restarted, healed, asleep, grown.
+"""What a user changes under load: scaled, restarted, another image, grown, asleep, paused."""
 
-Clients keep their connections and try once more when one breaks, with an Idempotency-Key; apart
-from the loss of a machine no request may fail.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-
-from tests.e2e.environment import machine_commands
-from tests.e2e.kubectl import E2EError, NotYetError, run_command, wait_until
-from tests.e2e.load import require_no_failures
+from tests.e2e.environment import build_image
+from tests.e2e.kubectl import E2EError, NotYetError, wait_until
 from tests.e2e.raft_cluster import RaftCluster
 from tests.e2e.scenario import Scenario
+from tests.e2e.scenarios.steps import (
+    CHANGE_SECONDS,
+    WRITES_BETWEEN,
+    QuorumWatch,
+    member_ids,
+    no_failed_request,
+    pod_uids,
+    require_event,
+    require_same_members,
+    scale_to,
+    wait_changed,
+    wait_claims,
+    wait_value,
+)
 from tests.e2e.suite import Suite
 
-_CHANGE_SECONDS = 180.0
-_WRITES_BETWEEN = 200
-# Kubernetes notices a machine without power after 40 to 50 s.
-_MACHINE_SECONDS = 300.0
-_POINTS = ("after:add-learner", "after:remove-member")
+_STEADY_WRITES = 500
+_LONG_ROUNDS = 5
 
 
 def scale(suite: Suite) -> None:
     """3 -> 5 -> 3 with `kubectl scale`; claims are kept by default."""
     demo = suite.need_demo()
-    with _no_failed_request(suite, demo):
+    with no_failed_request(suite, demo):
         for replicas in (5, 3):
-            _scale(demo, replicas)
-            suite.client.wait_for_writes(_WRITES_BETWEEN)
+            scale_to(demo, replicas)
+            suite.client.wait_for_writes(WRITES_BETWEEN)
     claims = suite.kubectl.items("pvc", "-n", demo.namespace, "-l", demo.selector)
     if len(claims) != 5:
         raise E2EError(f"{len(claims)} of 5 claims are left")
@@ -37,101 +39,170 @@ def scale(suite: Suite) -> None:
 def scale_again(suite: Suite) -> None:
     """3 -> 4 onto a claim that an earlier member left, then -> 3 with `whenScaled: Delete`."""
     demo = suite.need_demo()
-    with _no_failed_request(suite, demo):
+    with no_failed_request(suite, demo):
         demo.patch_spec(storage={"whenScaled": "Delete"})
-        _scale(demo, 4)
-        _scale(demo, 3)
-        _wait_claims(demo, ["data-demo-0", "data-demo-1", "data-demo-2"])
+        scale_to(demo, 4)
+        scale_to(demo, 3)
+        # With the one that 5 -> 3 kept: no member is on it, and none will be.
+        wait_claims(demo, [f"data-demo-{ordinal}" for ordinal in range(3)])
     demo.patch_spec(storage={"whenScaled": "Retain"})
+
+
+def down_to_one(suite: Suite) -> None:
+    """5 -> 1 in one step, then -> 3; with fewer than three voters a write may wait."""
+    demo = suite.need_demo()
+    demo.patch_spec(storage={"whenScaled": "Delete"})
+    scale_to(demo, 5)
+    with no_failed_request(suite, demo):
+        suite.client.wait_for_writes(WRITES_BETWEEN)
+        demo.patch_spec(replicas=1)
+        wait_until("three voters are left", lambda: _require_voters(demo, 3), seconds=120)
+        suite.client.mark_load()
+        wait_changed(demo)
+        suite.client.wait_for_writes(WRITES_BETWEEN)
+    pause = suite.row.loads[-1].longest_gap_before_mark_seconds
+    suite.row.notes.append(f"longest pause with three voters or more {pause:.2f} s")
+    wait_claims(demo, ["data-demo-0"])
+    scale_to(demo, 3)
+    demo.patch_spec(storage={"whenScaled": "Retain"})
+
+
+def scale_for_long(suite: Suite) -> None:
+    """1 -> 3 -> 7 -> 3 -> 1 five times under load, the quorum watched all the time."""
+    suite.need_operator()
+    cluster = suite.cluster("long")
+    cluster.apply(replicas=1, storage={"size": "64Mi", "whenScaled": "Delete"})
+    cluster.wait_settled()
+    with QuorumWatch(cluster) as quorum:
+        for _ in range(_LONG_ROUNDS):
+            for replicas in (3, 7, 3, 1):
+                # With one or two voters a change is not free: writes may wait, none may fail.
+                with no_failed_request(
+                    suite, cluster, is_gap_bound=min(replicas, len(cluster.pods())) >= 3
+                ):
+                    scale_to(cluster, replicas)
+                    suite.client.wait_for_writes(WRITES_BETWEEN)
+    suite.row.notes.append(f"the quorum was looked at {quorum.looks} times")
+    cluster.discard()
 
 
 def roll(suite: Suite) -> None:
     """`restartAt`: every pod is another, every member is the same, one planned change of leader."""
+    _roll(suite, restartAt="2026-11-21T10:00:00Z")
+
+
+def roll_image(suite: Suite) -> None:
+    """Another image under load."""
+    other = build_image(f"{suite.image}-next", suite.kubectl)
+    if other is None:
+        suite.row.notes.append("skipped: without E2E_BUILD there is no other image")
+        return
+    _roll(suite, image=other)
     demo = suite.need_demo()
-    pods = {pod["metadata"]["uid"] for pod in demo.pods()}
-    members = _member_ids(demo)
-    term = int(demo.status()["term"])
-    with _no_failed_request(suite, demo):
-        demo.patch_spec(restartAt="2026-11-21T10:00:00Z")
-        _wait_changed(demo)
-    left = pods & {pod["metadata"]["uid"] for pod in demo.pods()}
+    images = {pod["spec"]["containers"][0]["image"] for pod in demo.pods()}
+    if images != {other}:
+        raise E2EError(f"the pods run {images}")
+    _roll(suite, image=suite.image)
+
+
+def _roll(suite: Suite, **spec: object) -> None:
+    demo = suite.need_demo()
+    pods, members = pod_uids(demo), member_ids(demo)
+    with no_failed_request(suite, demo):
+        demo.patch_spec(**spec)
+        wait_changed(demo)
+    left = pods & pod_uids(demo)
     if left:
         raise E2EError(f"{len(left)} pods were not restarted")
-    if _member_ids(demo) != members:
-        raise E2EError(f"the members are {_member_ids(demo)}, not {members}")
-    elections = int(demo.status()["term"]) - term
-    suite.row.notes.append(f"{elections} change of leader")
-    if elections != 1:
-        raise E2EError(f"{elections} terms began, of which one was planned")
+    require_same_members(demo, members)
 
 
-def volume_emptied(suite: Suite) -> None:
-    """A follower loses pod and claim: another member takes its place."""
+def roll_broken(suite: Suite) -> None:
+    """An image that does not exist holds the roll at one pod; the corrected spec cures it."""
     demo = suite.need_demo()
-    lost = _a_follower(demo)
-    before = _member_ids(demo)
-    with _no_failed_request(suite, demo):
-        demo.lose_volume(lost)
-        _wait_replaced(demo, lost, before[lost], seconds=_CHANGE_SECONDS)
-        suite.client.wait_for_writes(_WRITES_BETWEEN)
-    _require_event(demo, "MemberReplaced")
-
-
-def machine_lost(suite: Suite) -> None:
-    """A machine is powered off and stays off: its member is replaced on another one."""
-    commands = machine_commands()
-    if commands is None:
-        suite.row.notes.append("skipped: E2E_NODE_STOP and E2E_NODE_START are not set")
-        return
-    demo = suite.need_demo()
-    lost, machine = _pod_on_a_spare_machine(suite, demo)
-    before = _member_ids(demo)
-    demo.patch_spec(nodeFailure={"replaceAfter": "20s"})
-    suite.start_load(demo)
-    try:
-        _run(commands[0], machine)
-        _wait_replaced(demo, lost, before[lost], seconds=_MACHINE_SECONDS)
-        suite.client.wait_for_writes(_WRITES_BETWEEN)
-    finally:
-        _run(commands[1], machine)
-        demo.patch_spec(nodeFailure={"replaceAfter": None})
-    suite.stop_load()
-    demo.wait_settled(seconds=_CHANGE_SECONDS)
-    wait_until(f"{machine} is back", lambda: _require_machine(suite, machine), seconds=120)
-
-
-def hibernate(suite: Suite) -> None:
-    """`replicas: 0` and back: no pod, the same members, the same data."""
-    demo = suite.need_demo()
-    before = _member_ids(demo)
-    demo.put("asleep", "kept")
-    demo.patch_spec(replicas=0)
-    demo.wait_condition("Available", "False", "Hibernated", seconds=60)
-    wait_until("the pods are gone", lambda: _require_pods(demo, 0), seconds=90)
-    demo.patch_spec(replicas=3)
-    _wait_changed(demo)
-    if _member_ids(demo) != before:
-        raise E2EError(f"woke as {_member_ids(demo)}, not as {before}")
-    if demo.get("asleep") != "kept":
-        raise E2EError(f"woke with {demo.get('asleep')!r}")
+    pods, members = pod_uids(demo), member_ids(demo)
+    with no_failed_request(suite, demo, is_term_bound=False):
+        demo.patch_spec(image="raftkv:there-is-none", imagePullPolicy="Never")
+        wait_value("one pod is held", lambda: len(pods & pod_uids(demo)), 2, CHANGE_SECONDS)
+        suite.client.wait_for_writes(_STEADY_WRITES)
+        if len(pods & pod_uids(demo)) != 2:
+            raise E2EError("the roll went on over a broken pod")
+        demo.patch_spec(image=suite.image, imagePullPolicy="IfNotPresent")
+        wait_changed(demo)
+    require_same_members(demo, members)
 
 
 def grow_storage(suite: Suite) -> None:
     """Larger volumes without a restart."""
     demo = suite.need_demo()
-    pods = {pod["metadata"]["uid"] for pod in demo.pods()}
-    with _no_failed_request(suite, demo):
+    pods = pod_uids(demo)
+    with no_failed_request(suite, demo):
         demo.patch_spec(storage={"size": "1100Mi"})
         demo.wait_condition("StorageResize", "True", seconds=60)
-        suite.client.wait_for_writes(_WRITES_BETWEEN)
+        suite.client.wait_for_writes(WRITES_BETWEEN)
     claims = suite.kubectl.items("pvc", "-n", demo.namespace, "-l", demo.selector)
     sizes = {item["spec"]["resources"]["requests"]["storage"] for item in claims}
     template = demo.stateful_set()["spec"]["volumeClaimTemplates"][0]["spec"]
     sizes.add(template["resources"]["requests"]["storage"])
     if sizes != {"1100Mi"}:
         raise E2EError(f"the sizes are {sizes}")
-    if {pod["metadata"]["uid"] for pod in demo.pods()} != pods:
+    if pod_uids(demo) != pods:
         raise E2EError("a pod was restarted")
+
+
+def grow_refused(suite: Suite) -> None:
+    """A storage class that cannot grow: said in the API's own words, and nothing else stops."""
+    if suite.kubectl.find("storageclass", "fixed") is None:
+        suite.row.notes.append("skipped: there is no storage class 'fixed' that refuses growth")
+        return
+    suite.need_operator()
+    cluster = suite.cluster("fixed")
+    cluster.apply(replicas=1, storage={"size": "64Mi", "storageClassName": "fixed"})
+    cluster.wait_settled()
+    cluster.patch_spec(storage={"size": "128Mi"})
+    said = cluster.wait_condition("StorageResize", "False", "Refused", seconds=60)["message"]
+    if "resize" not in said:
+        raise E2EError(f"the API server's sentence is missing: {said!r}")
+    # Scaling goes on all the same, with the old size.
+    cluster.patch_spec(replicas=3)
+    wait_value("three pods", lambda: len(cluster.pods()), 3, CHANGE_SECONDS)
+    cluster.wait_settled(seconds=CHANGE_SECONDS)
+    cluster.discard()
+
+
+def hibernate(suite: Suite) -> None:
+    """`replicas: 0` and back: no pod, the same members, the same data."""
+    demo = suite.need_demo()
+    before = member_ids(demo)
+    demo.put("asleep", "kept")
+    demo.patch_spec(replicas=0)
+    demo.wait_condition("Available", "False", "Hibernated", seconds=60)
+    wait_value("the pods are gone", lambda: len(demo.pods()), 0, 90)
+    demo.patch_spec(replicas=3)
+    wait_changed(demo)
+    require_same_members(demo, before)
+    if demo.get("asleep") != "kept":
+        raise E2EError(f"woke with {demo.get('asleep')!r}")
+
+
+def paused(suite: Suite) -> None:
+    """`paused: true`: drift and changes are left alone, then caught up with."""
+    demo = suite.need_demo()
+    budget = ("poddisruptionbudget", demo.name, "-n", demo.namespace)
+    demo.patch_spec(paused=True)
+    demo.wait_condition("Paused", "True", seconds=30)
+    suite.kubectl("delete", *budget)
+    demo.patch_spec(replicas=4)
+    demo.wait_condition("Paused", "True", seconds=30)  # for the new spec
+    suite.start_load(demo, is_patient=True)
+    suite.client.wait_for_writes(_STEADY_WRITES)
+    suite.stop_load()
+    if suite.kubectl.find(*budget) is not None or len(demo.pods()) != 3:
+        raise E2EError("a paused cluster was changed")
+    demo.patch_spec(replicas=3, paused=False)
+    demo.wait_condition("Paused", "False", seconds=30)
+    wait_value("the budget is back", lambda: suite.kubectl.find(*budget) is not None, True)
+    wait_changed(demo)
 
 
 def delete_with_claims(suite: Suite) -> None:
@@ -141,130 +212,31 @@ def delete_with_claims(suite: Suite) -> None:
     cluster.apply(replicas=1, storage={"size": "64Mi", "whenDeleted": "Delete"})
     cluster.wait_settled()
     cluster.patch_spec(restartAt="2026-11-21T10:00:00Z")
-    _wait_changed(cluster)
-    _require_event(cluster, "NotFree")
+    wait_changed(cluster)
+    require_event(cluster, "NotFree")
     cluster.delete()
-    _wait_claims(cluster, [])
+    wait_claims(cluster, [])
 
 
-def operator_killed(suite: Suite, *, point: str) -> None:
-    """The operator dies at ``point`` of 3 -> 4 -> 3, again and again, until a healthy one comes."""
-    demo = suite.need_demo()
-    with _no_failed_request(suite, demo):
-        if "remove" in point:
-            _scale(demo, 4)
-        suite.operator.arm(point)
-        try:
-            demo.patch_spec(replicas=3 if "remove" in point else 4)
-            suite.operator.wait_crashed(point)
-        finally:
-            suite.operator.disarm()
-        _wait_changed(demo)
-        _scale(demo, 3)
+def _require_voters(demo: RaftCluster, count: int) -> None:
+    voters = sum(member["voter"] for member in demo.status()["members"])
+    if voters > count:
+        raise NotYetError(f"{voters} voters")
 
 
-# ---- helpers --------------------------------------------------------------------------------
-
-
-@contextmanager
-def _no_failed_request(suite: Suite, demo: RaftCluster) -> Iterator[None]:
-    suite.start_load(demo, is_patient=True)
-    try:
-        yield
-    except E2EError:
-        suite.client.stop_load()
-        raise
-    require_no_failures(suite.stop_load())
-
-
-def _scale(demo: RaftCluster, replicas: int) -> None:
-    where = ("-n", demo.namespace)
-    demo.kubectl("scale", f"rkv/{demo.name}", f"--replicas={replicas}", *where)
-    _wait_changed(demo)
-
-
-def _wait_changed(demo: RaftCluster) -> None:
-    demo.wait_condition("Progressing", "False", "Settled", seconds=_CHANGE_SECONDS)
-    demo.wait_settled()
-
-
-def _member_ids(demo: RaftCluster) -> dict[str, str]:
-    return {member["name"]: member["id"] for member in demo.status()["members"]}
-
-
-def _a_follower(demo: RaftCluster) -> str:
-    leader = demo.leader()
-    return next(name for name in _member_ids(demo) if name != leader)
-
-
-def _wait_replaced(demo: RaftCluster, pod: str, old: str, *, seconds: float) -> None:
-    def require_another() -> None:
-        if _member_ids(demo).get(pod) == old:
-            raise NotYetError(f"{old} still is the member; {demo.status().get('operation')}")
-
-    wait_until(f"{pod} is another member", require_another, seconds=seconds)
-    _wait_changed(demo)
-
-
-def _wait_claims(demo: RaftCluster, wanted: list[str]) -> None:
-    def require_claims() -> None:
-        items = demo.kubectl.items("pvc", "-n", demo.namespace, "-l", demo.selector)
-        found = sorted(item["metadata"]["name"] for item in items)
-        if found != wanted:
-            raise NotYetError(f"there are {', '.join(found)}")
-
-    wait_until("the other claims are gone", require_claims, seconds=60)
-
-
-def _require_event(demo: RaftCluster, reason: str) -> None:
-    selector = f"--field-selector=involvedObject.name={demo.name},reason={reason}"
-    if not demo.kubectl.items("events", "-n", demo.namespace, selector):
-        raise E2EError(f"there is no Event {reason}")
-
-
-def _pod_on_a_spare_machine(suite: Suite, demo: RaftCluster) -> tuple[str, str]:
-    """A member's pod whose machine carries neither the operator nor the clients."""
-    client = suite.kubectl.get("pod", "client", "-n", suite.client.namespace)
-    busy = {pod["spec"].get("nodeName") for pod in (*suite.operator.pods(), client)}
-    for pod in demo.pods():
-        if pod["spec"]["nodeName"] not in busy:
-            return pod["metadata"]["name"], pod["spec"]["nodeName"]
-    raise E2EError("operator or clients are on every machine of the cluster")
-
-
-def _require_machine(suite: Suite, machine: str) -> None:
-    conditions = suite.kubectl.get("node", machine)["status"]["conditions"]
-    if not any(item["type"] == "Ready" and item["status"] == "True" for item in conditions):
-        raise NotYetError("not Ready")
-
-
-def _require_pods(demo: RaftCluster, count: int) -> None:
-    if len(demo.pods()) != count:
-        raise NotYetError(f"{len(demo.pods())} pods")
-
-
-def _run(command: str, machine: str) -> None:
-    run_command("sh", "-c", command, environment={"NODE": machine}, seconds=120)
-
-
-_RUNS: tuple[tuple[str, str, Callable[[Suite], None]], ...] = (
-    ("scale", "3 -> 5 -> 3 under load", scale),
-    ("scale-again", "onto a kept claim, and claims deleted", scale_again),
-    ("roll", "rolling restart under load, leader last", roll),
-    ("grow-storage", "larger volumes, no restart", grow_storage),
-    ("volume-emptied", "a member without its volume is replaced", volume_emptied),
-    ("machine-lost", "powered off, its member replaced", machine_lost),
-    ("hibernate", "no pods, and back", hibernate),
-    ("delete-with-claims", "one node, and whenDeleted: Delete", delete_with_claims),
-)
 SCENARIOS = (
-    *(Scenario(*run) for run in _RUNS),
-    *(
-        Scenario(
-            f"crash-{point.replace(':', '-')}",
-            f"the operator is killed {point.replace(':', ' ')}",
-            partial(operator_killed, point=point),
-        )
-        for point in _POINTS
-    ),
+    Scenario("scale", "3 -> 5 -> 3 under load", scale),
+    Scenario("scale-again", "onto a kept claim, and claims deleted", scale_again),
+    Scenario("down-to-one", "5 -> 1 under load, and back to 3", down_to_one),
+    Scenario("roll", "rolling restart under load, leader last", roll),
+    Scenario("roll-image", "another image under load, and back", roll_image),
+    Scenario("roll-broken", "an image that does not exist, then cured", roll_broken),
+    Scenario("grow-storage", "larger volumes, no restart", grow_storage),
+    Scenario("grow-refused", "the storage class cannot grow", grow_refused),
+    Scenario("hibernate", "no pods, and back", hibernate),
+    Scenario("paused", "nothing is changed while paused", paused),
+    Scenario("delete-with-claims", "one node, and whenDeleted: Delete", delete_with_claims),
+)
+LONG_SCENARIOS = (
+    Scenario("scale-long", "1 -> 3 -> 7 -> 3 -> 1 five times under load", scale_for_long),
 )
