@@ -6,7 +6,7 @@ call but a watch is limited to 10 s (rule 14).
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -30,6 +30,7 @@ CALL_TIMEOUT_SECONDS = 10.0
 WATCH_SECONDS = 240
 _WATCH_GRACE_SECONDS = 15
 
+_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _ERRORS: dict[int, type[KubeError]] = {
     400: RejectedError,
     401: ForbiddenError,
@@ -63,6 +64,8 @@ class Kube:
 
     def __init__(self, configuration: Configuration) -> None:
         self._client = ApiClient(configuration)
+        #: Called with the verb of each request: get, watch, create, update, patch or delete.
+        self.on_request: Callable[[str], None] = lambda _verb: None
 
     async def __aenter__(self) -> "Kube":
         return self
@@ -256,6 +259,7 @@ class Kube:
         body: JsonObject | None = None,
         content_type: str = "application/json",
     ) -> aiohttp.ClientResponse:
+        self.on_request("watch" if "watch" in (query or {}) else _VERBS[method])
         headers = {"Accept": "application/json", "Content-Type": content_type}
         parameters = list((query or {}).items())
         await self._client.update_params_for_auth(headers, parameters, ["BearerToken"])

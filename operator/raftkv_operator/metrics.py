@@ -48,6 +48,12 @@ class Metrics:
         self.reconcile_seconds = Histogram(
             "raftkv_operator_reconcile_seconds", "Duration of a pass.", registry=self.registry
         )
+        self._api_requests = Counter(
+            "raftkv_operator_api_requests_total",
+            "Requests to the API server, without those of kopf's one watch.",
+            ["verb"],
+            registry=self.registry,
+        )
         self._ready = Gauge(
             "raftkv_operator_cluster_ready",
             "1 while the cluster is Available.",
@@ -84,6 +90,10 @@ class Metrics:
             _LABELS,
             registry=self.registry,
         )
+
+    def count_api_request(self, verb: str) -> None:
+        """The API server is asked something."""
+        self._api_requests.labels(verb).inc()
 
     def count_failed_pass(self, key: ClusterKey) -> None:
         """A pass ended in an error, or could not do all it wanted."""

@@ -59,6 +59,7 @@ async def operate(settings: Settings, failpoints: Failpoints) -> None:
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         kube = await stack.enter_async_context(await connect())
+        kube.on_request = metrics.count_api_request
         await _serve_metrics(stack, metrics, settings)
         await _wait_for_api(kube)
         clusters = Clusters()

@@ -142,3 +142,15 @@ async def test_api_server_that_is_away_is_an_error() -> None:
     async with kube:
         with pytest.raises(KubeError):
             await kube.get(CONFIG_MAP, "default", "a")
+
+
+async def test_every_request_is_counted_by_its_verb(world: World) -> None:
+    verbs: list[str] = []
+    world.kube.on_request = verbs.append
+    created = await world.kube.apply(CONFIG_MAP, config_map())
+    await world.kube.get(CONFIG_MAP, "default", "a")
+    _, since = await world.kube.list(CONFIG_MAP, "default")
+    watch = world.kube.watch(CONFIG_MAP, "default", since=since)
+    await world.kube.delete(CONFIG_MAP, "default", "a", uid=created["metadata"]["uid"])
+    assert (await anext(watch))["type"] == "DELETED"
+    assert verbs == ["patch", "get", "get", "delete", "watch"]
