@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 600
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format e2e image bench fuzz fuzz-http simulate mutants manifests docs lock clean
+.PHONY: help run test lint format e2e e2e-long bench-reconcile image bench fuzz fuzz-http simulate mutants manifests docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -54,8 +54,15 @@ fuzz: $(STAMP) ## any bytes for the decoders of log, snapshots, peers and HTTP: 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/fuzz.lock
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
-e2e: $(STAMP) ## the main job on a real Kubernetes: KUBECONFIG's, or a kind cluster of its own
-	$(BIN)/python -m tests.e2e
+e2e: $(STAMP) ## every behaviour on a real Kubernetes: KUBECONFIG's, or a kind cluster of its own
+	$(BIN)/python -m tests.e2e --report build/e2e.md
+
+e2e-long: $(STAMP) ## the operator killed at every point, and 1 -> 3 -> 7 -> 3 -> 1 five times: hours
+	$(BIN)/python -m tests.e2e --long --report build/e2e-long.md
+
+bench-reconcile: $(STAMP) ## what 50 idle clusters cost the operator and the API server: 20 minutes
+	$(BIN)/python -m tests.e2e.bench_reconcile
+	$(BIN)/python -m tests.e2e.bench_reconcile --hibernated
 
 image: ## build the container image
 	docker build -t $(IMAGE) .
