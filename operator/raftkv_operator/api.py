@@ -141,6 +141,16 @@ class PodDisruptionBudgetSpec(_Value, frozen=True, kw_only=True):
 class NodeFailureSpec(_Value, frozen=True, kw_only=True):
     """What to do about a pod that is lost with its machine."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            # A null that the user wrote is there; `dyn` lets the type checker compare with it.
+            "!has(self.replaceAfter) || dyn(self.replaceAfter) == null || "
+            "duration(self.replaceAfter) >= duration('10s')",
+            "nodeFailure.replaceAfter must be at least 10s: a machine that is only slow to answer "
+            "keeps its member",
+        ),
+    )
+
     replace_after: Annotated[
         Annotated[str, Meta(pattern=DURATION_PATTERN, min_length=2, max_length=32)] | None,
         Meta(description="Replace the member after this time, such as 10m; null only reports."),

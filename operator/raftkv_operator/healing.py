@@ -102,13 +102,8 @@ def _others_are_well(scene: Scene, lost: NodeMember) -> bool:
 
 
 def _is_lost(pod: PodView, after_seconds: float) -> bool:
-    """Not ready for so long, by the API server, and not for a reason that a container tells."""
-    return (
-        not pod.is_ready
-        and pod.node is None
-        and (pod.is_deleting or pod.trouble is None)
-        and after_seconds <= pod.ready_change_seconds < float("inf")
-    )
+    """Without its machine for so long, by the API server; an answer of its node says otherwise."""
+    return pod.node is None and pod.lost_seconds >= after_seconds
 
 
 def _record_of(scene: Scene, voter: NodeMember) -> ReplacementRecord | None:

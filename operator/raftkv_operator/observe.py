@@ -25,6 +25,7 @@ from raftkv_operator.objects import (
     key_of,
 )
 from raftkv_operator.observed import UNKNOWN_ID, NodeCluster, NodeStatus, Observed, PodView
+from raftkv_operator.pod_status import is_ready, lost_seconds, trouble
 from raftkv_operator.resources import (
     CLAIM,
     ENDPOINT_SLICE,
@@ -209,52 +210,13 @@ def _pod_view(
         ordinal=ordinal,
         uid=metadata["uid"],
         ip=pod.get("status", {}).get("podIP"),
-        is_ready=_is_ready(pod),
+        is_ready=is_ready(pod),
         is_deleting=is_deleting(pod),
         template_hash=annotations_of(pod).get(names.ANNOTATION_TEMPLATE_HASH),
-        trouble=_trouble(pod),
+        trouble=trouble(pod),
         node=status,
         config=config,
-        ready_change_seconds=_ready_change_seconds(pod, now),
+        lost_seconds=lost_seconds(pod, now),
         is_routed=routing.is_routed,
         routing_seconds=routing.seconds,
     )
-
-
-def _ready_change_seconds(pod: JsonObject, now: datetime) -> float:
-    """How long ago the pod became ready or unready; infinite when that is not told."""
-    for item in pod.get("status", {}).get("conditions") or ():
-        changed = item.get("lastTransitionTime")
-        if item["type"] == "Ready" and changed:
-            return (now - datetime.fromisoformat(changed)).total_seconds()
-    return float("inf")
-
-
-def _is_ready(pod: JsonObject) -> bool:
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
-
-
-def _trouble(pod: JsonObject) -> str | None:
-    """Why the pod does not run, in Kubernetes' words; None when it does."""
-    status = pod.get("status", {})
-    for container in status.get("containerStatuses") or ():
-        waiting = container.get("state", {}).get("waiting")
-        if waiting is not None:
-            return _sentence(waiting)
-        terminated = container.get("state", {}).get("terminated")
-        if terminated is not None:
-            return f"exited with code {terminated.get('exitCode')}"
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return _sentence(condition)
-    return None
-
-
-def _sentence(state: JsonObject) -> str:
-    """Reason and message, without the parts that change from try to try."""
-    reason = str(state.get("reason", ""))
-    # "CrashLoopBackOff: back-off 5m0s restarting ..." would rewrite the status with each try.
-    if reason in {"CrashLoopBackOff", "ImagePullBackOff"} or not state.get("message"):
-        return reason
-    return f"{reason}: {state['message']}"

@@ -73,8 +73,7 @@ class PodView(Struct, frozen=True, kw_only=True):
     trouble: str | None  # why it does not run, in Kubernetes' words
     node: NodeStatus | None  # None: did not answer in this pass
     config: NodeCluster | None  # asked of the leader, or of every member while none is known
-    # Since it became (un)ready, by the API server; infinite when that is not told.
-    ready_change_seconds: float = float("inf")
+    lost_seconds: float = 0.0  # without its machine, by the API server; see `pod_status`
     # Whether the EndpointSlices of the client Service hold it as ready, and for how long so.
     is_routed: bool = False
     routing_seconds: float = 0.0

@@ -505,6 +505,43 @@ async def test_rule_08_machine_that_comes_back_before_the_deletion_stays(world: 
     assert world.nodes.calls == []
 
 
+async def test_rule_08_pod_whose_volume_is_on_a_machine_that_is_gone(world: World) -> None:
+    """The machine was deleted, so its pod was made anew, and cannot run anywhere."""
+    operator = await formed(world, nodeFailure={"replaceAfter": "10m"})
+    machine_lost(world)
+    pod = world.kubernetes.get("pods", "demo-2")
+    assert pod is not None
+    pod["metadata"]["uid"] = "made-anew"
+    pod["status"]["conditions"] = [
+        {"type": "Ready", "status": "False"},
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "2 node(s) didn't match PersistentVolume's node affinity.",
+            "lastTransitionTime": "2026-11-21T09:00:00Z",
+        },
+    ]
+    world.kubernetes.put("pods", pod, is_spec_changed=False)
+    await world.settle(operator)
+    at_rest(world, 3)
+    assert world.nodes.calls == ["add demo-2", "replace demo-2"]
+
+
+async def test_rule_08_restart_that_takes_long_is_no_lost_machine(world: World) -> None:
+    operator = await formed(world, nodeFailure={"replaceAfter": "10s"})
+    machine_lost(world)
+    pod = world.kubernetes.get("pods", "demo-2")
+    assert pod is not None
+    pod["metadata"]["deletionTimestamp"] = "2026-11-21T10:00:30Z"  # the end of its grace period
+    world.kubernetes.put("pods", pod, is_spec_changed=False)
+    await world.settle(operator)
+    assert "replacements" not in world.status()
+    world.now += timedelta(seconds=31)
+    await world.settle(operator)
+    at_rest(world, 3)
+
+
 async def test_rule_08_volume_lost_again_before_its_learner_caught_up(world: World) -> None:
     operator = await formed(world)
     world.nodes.lose_volume("demo-2")

@@ -111,6 +111,7 @@ async def test_rule_23_defaults_are_filled_in_by_the_api_server(server: Server) 
         ({"storage": {"size": "large"}}, "spec.storage.size"),
         ({"storage": {"whenScaled": "Keep"}}, "Unsupported value"),
         ({"nodeFailure": {"replaceAfter": "soon"}}, "replaceAfter"),
+        ({"nodeFailure": {"replaceAfter": "9s"}}, "must be at least 10s"),
         ({"service": {"type": "ExternalName"}}, "Unsupported value"),
         ({"restartAt": "yesterday"}, "restartAt"),
     ],
@@ -120,6 +121,12 @@ async def test_what_can_never_be_right_is_refused(
 ) -> None:
     with pytest.raises(RejectedError, match=sentence):
         await server.create(**spec)
+
+
+@pytest.mark.parametrize("after", [None, "10s", "1h30m", "10m"])
+async def test_replace_after_is_a_duration_or_nothing(server: Server, after: str | None) -> None:
+    made = await server.create(nodeFailure={"replaceAfter": after, "maxPerHour": 2})
+    assert made["spec"]["nodeFailure"].get("replaceAfter") == after
 
 
 @pytest.mark.parametrize("name", ["demo-peers", "1demo", "a.b", "a" * 41])
