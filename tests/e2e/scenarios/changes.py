@@ -88,7 +88,7 @@ def scale_for_long(suite: Suite) -> None:
 
 def roll(suite: Suite) -> None:
     """`restartAt`: every pod is another, every member is the same, one planned change of leader."""
-    _roll(suite, restartAt="2026-11-21T10:00:00Z")
+    _roll(suite, suite.need_demo(), restartAt="2026-11-21T10:00:00Z")
 
 
 def roll_image(suite: Suite) -> None:
@@ -97,16 +97,15 @@ def roll_image(suite: Suite) -> None:
     if other is None:
         suite.row.notes.append("skipped: without E2E_BUILD there is no other image")
         return
-    _roll(suite, image=other)
     demo = suite.need_demo()
+    _roll(suite, demo, image=other)
     images = {pod["spec"]["containers"][0]["image"] for pod in demo.pods()}
     if images != {other}:
         raise E2EError(f"the pods run {images}")
-    _roll(suite, image=suite.image)
+    _roll(suite, demo, image=suite.image)
 
 
-def _roll(suite: Suite, **spec: object) -> None:
-    demo = suite.need_demo()
+def _roll(suite: Suite, demo: RaftCluster, **spec: object) -> None:
     pods, members = pod_uids(demo), member_ids(demo)
     with no_failed_request(suite, demo):
         demo.patch_spec(**spec)

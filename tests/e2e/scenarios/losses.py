@@ -1,7 +1,7 @@
 """What is lost under load: a volume, a machine, a machine's network; and a machine drained."""
 
 from tests.e2e.environment import MachineCommands, machine_commands
-from tests.e2e.kubectl import CommandError, E2EError, NotYetError, wait_until
+from tests.e2e.kubectl import CommandError, E2EError, NotYetError, hold, wait_until
 from tests.e2e.load import Load
 from tests.e2e.raft_cluster import RaftCluster, is_ready
 from tests.e2e.scenario import Scenario
@@ -23,6 +23,7 @@ from tests.e2e.suite import Suite
 
 # Kubernetes notices a machine without power after 40 to 50 s.
 _MACHINE_SECONDS = 300.0
+_CUT_SECONDS = 10.0
 
 
 def volume_emptied(suite: Suite) -> None:
@@ -104,6 +105,7 @@ def machine_cut(suite: Suite) -> None:
     try:
         commands.unplug(machine)
         wait_value("the others have another leader", lambda: _other_leader(demo, leader), True, 30)
+        hold(_CUT_SECONDS)
     finally:
         commands.plug(machine)
     _wait_machine(suite, machine)
