@@ -33,6 +33,10 @@ class Clusters:
     def __len__(self) -> int:
         return len(self._bodies)
 
+    def keys(self) -> list[ClusterKey]:
+        """All clusters there are now."""
+        return list(self._bodies)
+
     def get(self, key: ClusterKey) -> JsonObject | None:
         """The latest body, or None when the cluster is gone."""
         return self._bodies.get(key)

@@ -54,7 +54,10 @@ async def observe(
     Raises:
         KubeError: an object could not be read; then nothing is known for sure.
     """
-    has_pod_monitors = caches.of(POD_MONITOR.name, cluster.namespace) is not None
+    pod_monitors = caches.of(POD_MONITOR.name, cluster.namespace)
+    assert pod_monitors is not None
+    if cluster.spec.monitoring.pod_monitor and not pod_monitors.is_served:
+        pod_monitors.look_for_kind()
     objects = await _objects(cluster, kube, caches)
     stateful_set = objects.get(ObjectKey(STATEFUL_SET.name, names.stateful_set(cluster.name)))
     pods = _pods(cluster, caches, stateful_set)
@@ -81,7 +84,7 @@ async def observe(
             )
             for pod, status, config in zip(pods, statuses, configs, strict=True)
         ),
-        has_pod_monitors=has_pod_monitors,
+        has_pod_monitors=pod_monitors.is_served,
         claims=_claims(cluster, caches),
         now_seconds=now.timestamp(),
     )
@@ -109,13 +112,14 @@ async def _objects(cluster: Cluster, kube: Kube, caches: Caches) -> dict[ObjectK
     objects: dict[ObjectKey, JsonObject] = {}
     for kind in OWNED_KINDS:
         cache = caches.of(kind.name, cluster.namespace)
-        if cache is None:
-            continue
+        assert cache is not None
         for item in cache.of_cluster(cluster.namespace, cluster.name):
             objects[key_of(item)] = item
     for kind, name in claimed_keys(cluster):
         key = ObjectKey(kind.name, name)
-        if key in objects or caches.of(kind.name, cluster.namespace) is None:
+        cache = caches.of(kind.name, cluster.namespace)
+        assert cache is not None
+        if key in objects or not cache.is_served:
             continue
         try:
             objects[key] = await kube.get(kind, cluster.namespace, name)

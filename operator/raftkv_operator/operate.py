@@ -33,7 +33,7 @@ from raftkv_operator.node_client import HttpNodes
 from raftkv_operator.objects import JsonObject
 from raftkv_operator.reconcile import Reconciler
 from raftkv_operator.repair_limit import RepairLimit
-from raftkv_operator.resources import OWNED_KINDS, POD_MONITOR, WATCHED_KINDS
+from raftkv_operator.resources import OWNED_KINDS, WATCHED_KINDS
 from raftkv_operator.watch import Caches
 from raftkv_operator.work_queue import WorkQueue
 
@@ -74,10 +74,12 @@ async def operate(settings: Settings, failpoints: Failpoints) -> None:
             if ClusterKey(namespace, name) in clusters:
                 queue.wake(ClusterKey(namespace, name))
 
-        kinds = [kind for kind in (*OWNED_KINDS, *WATCHED_KINDS) if kind != POD_MONITOR]
-        if await kube.knows(POD_MONITOR):
-            kinds.append(POD_MONITOR)
-        caches = Caches(kube, kinds, settings.namespaces, wake)
+        def wake_all() -> None:
+            for key in clusters.keys():  # noqa: SIM118 - a method of ours, not a dict's
+                queue.wake(key)
+
+        kinds = (*OWNED_KINDS, *WATCHED_KINDS)
+        caches = Caches(kube, kinds, settings.namespaces, wake, wake_all=wake_all)
         endpoints = Endpoints(time.monotonic)
         nodes = HttpNodes(await stack.enter_async_context(aiohttp.ClientSession()))
         executor = Executor(

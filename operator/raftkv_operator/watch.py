@@ -2,7 +2,8 @@
 
 Called by `main`, which runs the watches, and by `observe`, which reads. A label selector on the
 server keeps everyone else's objects out (rule 12). Invariant: a cache that lost its watch says so
-by `is_current`, and no pass acts on it until it has listed again (rule 14).
+by `is_current`, and no pass acts on it until it has listed again (rule 14). A kind that is not
+every API server's (PodMonitor) may come and go while the operator runs: its cache is then empty.
 """
 
 import asyncio
@@ -11,14 +12,17 @@ import random
 from collections.abc import Callable, Iterable
 
 from raftkv_operator import names
-from raftkv_operator.errors import GoneError, KubeError
+from raftkv_operator.errors import GoneError, KubeError, NotFoundError
 from raftkv_operator.kube import Kube
 from raftkv_operator.objects import JsonObject, Kind, labels_of
+from raftkv_operator.resources import OPTIONAL_KINDS
 
 logger = logging.getLogger(__name__)
 
 _BACKOFF_MIN_SECONDS = 0.2
 _BACKOFF_MAX_SECONDS = 3.0
+# How often an absent kind is looked for when no cluster asks for it.
+_ABSENT_SECONDS = 300.0
 
 # Called with the namespace and the cluster that an object belongs to.
 Wake = Callable[[str, str], None]
@@ -27,10 +31,22 @@ Wake = Callable[[str, str], None]
 class Cache:
     """Objects of one kind, in one namespace or in all."""
 
-    def __init__(self, kube: Kube, kind: Kind, namespace: str | None, wake: Wake) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        kind: Kind,
+        namespace: str | None,
+        wake: Wake,
+        *,
+        on_served: Callable[[], None] | None = None,
+    ) -> None:
+        """``on_served`` marks a kind that may be absent; it is called whenever it appears."""
         self.kind = kind
         self.namespace = namespace
         self.is_current = False
+        self.is_served = on_served is None  # whether the API server knows the kind
+        self._on_served = on_served
+        self._is_wanted = asyncio.Event()
         self._kube = kube
         self._wake = wake
         self._items: dict[tuple[str, str], JsonObject] = {}
@@ -56,9 +72,13 @@ class Cache:
         """List, watch, and list again when the watch is lost; until cancelled."""
         backoff_seconds = _BACKOFF_MIN_SECONDS
         while True:
+            self._is_wanted.clear()
             try:
                 since = await self.list()
                 backoff_seconds = _BACKOFF_MIN_SECONDS
+                if since is None:
+                    await self._wait_until_wanted()
+                    continue
                 await self._watch(since)
             except GoneError:
                 logger.info("watch of %s is too old, listing again", self.kind.plural)
@@ -69,18 +89,39 @@ class Cache:
             await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.0))  # noqa: S311
             backoff_seconds = min(backoff_seconds * 2, _BACKOFF_MAX_SECONDS)
 
-    async def list(self) -> str:
-        """Read all objects anew; returns the resourceVersion to watch from."""
-        items, since = await self._kube.list(
-            self.kind, self.namespace, selector=names.MANAGED_BY_SELECTOR
-        )
-        before = self._items
+    def look_for_kind(self) -> None:
+        """Have an absent kind looked for soon: a cluster asks for it."""
+        self._is_wanted.set()
+
+    async def _wait_until_wanted(self) -> None:
+        try:
+            async with asyncio.timeout(_ABSENT_SECONDS):
+                await self._is_wanted.wait()
+        except TimeoutError:
+            return
+
+    async def list(self) -> str | None:
+        """Read all objects anew; returns the resourceVersion to watch from, None: no such kind."""
+        try:
+            items, since = await self._kube.list(
+                self.kind, self.namespace, selector=names.MANAGED_BY_SELECTOR
+            )
+        except NotFoundError:
+            if self._on_served is None:
+                raise
+            self._items = {}
+            self.is_served, self.is_current = False, True
+            return None
+        before, was_served = self._items, self.is_served
+        self.is_served = True
         self._items = {
             (item["metadata"]["namespace"], item["metadata"]["name"]): item for item in items
         }
         self.is_current = True
         # Also those that vanished while nobody watched.
         self._wake_owners([*before.values(), *items])
+        if self._on_served is not None and not was_served:
+            self._on_served()
         return since
 
     async def _watch(self, since: str) -> None:
@@ -114,12 +155,29 @@ class Caches:
     """The caches of all kinds and watched namespaces."""
 
     def __init__(
-        self, kube: Kube, kinds: Iterable[Kind], namespaces: Iterable[str], wake: Wake
+        self,
+        kube: Kube,
+        kinds: Iterable[Kind],
+        namespaces: Iterable[str],
+        wake: Wake,
+        *,
+        wake_all: Callable[[], None] = lambda: None,
     ) -> None:
-        """No namespaces: the whole of Kubernetes is watched."""
+        """No namespaces: the whole of Kubernetes is watched.
+
+        ``wake_all`` is called when a kind appears that the API server did not have before.
+        """
         scopes: list[str | None] = list(namespaces) or [None]
         self._caches = {
-            (kind.name, scope): Cache(kube, kind, scope, wake) for kind in kinds for scope in scopes
+            (kind.name, scope): Cache(
+                kube,
+                kind,
+                scope,
+                wake,
+                on_served=wake_all if kind in OPTIONAL_KINDS else None,
+            )
+            for kind in kinds
+            for scope in scopes
         }
         self._is_clusterwide = scopes == [None]
 

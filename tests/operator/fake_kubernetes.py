@@ -21,7 +21,7 @@ from raftkv_operator.resources import CLAIM, ENDPOINT_SLICE, OWNED_KINDS, POD, P
 
 EVENT = Kind("v1", "Event", "events")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
-KINDS = (*(kind for kind in OWNED_KINDS if kind != POD_MONITOR), POD, CLAIM,
+KINDS = (*OWNED_KINDS, POD, CLAIM,
          ENDPOINT_SLICE, EVENT, LEASE, names.CLUSTER_KIND)  # fmt: skip
 
 Key = tuple[str, str, str]  # plural, namespace, name
@@ -44,6 +44,8 @@ class FakeKubernetes:
         self.history: list[tuple[int, str, str, JsonObject]] = []  # version, plural, type, object
         self.requests: list[str] = []  # "METHOD plural/name", writes only
         self.refusals: dict[str, RefusedError] = {}  # by the same text, until removed
+        self.absent = {POD_MONITOR.plural}  # kinds that the API server does not know
+        self.was_asked_for_absent = asyncio.Event()
         self.stuck_slices: set[str] = set()  # Services whose slices do not follow
         self.on_claim_gone: Callable[[str], None] = lambda _pod: None
         self._version = 0
@@ -154,6 +156,7 @@ class FakeKubernetes:
             kind, namespace, name, subresource = self._parse(request.path)
             if kind is None:
                 return web.json_response(self._discovery(request.path))
+            self._check_known(kind)
             if request.method == "GET" and "watch" in request.query:
                 return await self._watch(request, kind, namespace)
             body = json.loads(await request.text() or "null")
@@ -169,6 +172,11 @@ class FakeKubernetes:
             status = {"kind": "Status", "message": str(error), "reason": error.reason}
             return web.json_response({**status, "code": error.code}, status=error.code)
         return web.json_response(answer)
+
+    def _check_known(self, kind: Kind) -> None:
+        if kind.plural in self.absent:
+            self.was_asked_for_absent.set()
+            raise RefusedError(404, "NotFound", "the server could not find the resource")
 
     def _call(
         self, request: web.Request, kind: Kind, place: tuple[str, str, str], body: Any
@@ -286,6 +294,7 @@ class FakeKubernetes:
             kind.plural
             for kind in KINDS
             if path in {f"/apis/{kind.api_version}", f"/api/{kind.api_version}"}
+            and kind.plural not in self.absent
         ]
         if not plurals:
             raise RefusedError(404, "NotFound", f"{path} not found")

@@ -256,6 +256,38 @@ async def test_rule_09_service_made_by_someone_a_moment_ago_is_left_alone(
     assert "ownerReferences" not in stored["metadata"]
 
 
+async def test_pod_monitor_is_made_once_the_kind_is_known_and_goes_when_switched_off(
+    world: World,
+) -> None:
+    world.apply_cluster(monitoring={"podMonitor": True})
+    operator = world.operator()
+    await world.settle(operator)
+    assert world.condition("Degraded") == ("True", "PodMonitorUnknown")
+    world.kubernetes.absent.clear()
+    await world.settle(operator)
+    made = world.kubernetes.get("podmonitors", "demo")
+    assert made is not None
+    assert made["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "path": "/metrics"}]
+    assert world.condition("Degraded") == ("False", "Healthy")
+    world.apply_cluster(monitoring={"podMonitor": False})
+    await world.settle(operator)
+    assert world.kubernetes.get("podmonitors", "demo") is None
+    healthy(world)
+
+
+async def test_kind_that_vanishes_holds_nothing_back(world: World) -> None:
+    world.kubernetes.absent.clear()
+    world.apply_cluster(monitoring={"podMonitor": True})
+    operator = world.operator()
+    await world.settle(operator)
+    world.kubernetes.remove("podmonitors", "demo")
+    world.kubernetes.absent.add("podmonitors")
+    world.kubernetes.remove("configmaps", "demo-config")
+    await world.settle(operator)
+    assert world.condition("Degraded") == ("True", "PodMonitorUnknown")
+    assert world.kubernetes.get("configmaps", "demo-config") is not None
+
+
 async def test_paused_cluster_is_observed_only(world: World) -> None:
     world.apply_cluster(paused=True)
     operator = world.operator()

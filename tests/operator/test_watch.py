@@ -10,7 +10,7 @@ from kubernetes_asyncio.client import Configuration
 from raftkv_operator import names
 from raftkv_operator.kube import Kube
 from raftkv_operator.objects import JsonObject
-from raftkv_operator.resources import CONFIG_MAP, OWNED_KINDS, SERVICE
+from raftkv_operator.resources import CONFIG_MAP, OWNED_KINDS, POD_MONITOR, SERVICE
 from raftkv_operator.watch import Cache, Caches
 from tests.operator.world import World, new_world
 
@@ -107,6 +107,23 @@ async def test_objects_that_vanished_unseen_wake_their_cluster(world: World) -> 
     del woken.seen[:]
     await cache.list()
     assert woken.seen == [("default", "demo")]
+
+
+async def test_absent_kind_is_empty_and_current_and_found_when_a_cluster_asks(
+    world: World,
+) -> None:
+    appeared = asyncio.Event()
+    cache = Cache(world.kube, POD_MONITOR, "default", Woken(), on_served=appeared.set)
+    assert await cache.list() is None
+    world.kubernetes.was_asked_for_absent.clear()
+    assert cache.is_current
+    assert not cache.is_served
+    async with running(cache), asyncio.timeout(20):
+        await world.kubernetes.was_asked_for_absent.wait()
+        world.kubernetes.absent.clear()
+        cache.look_for_kind()
+        await appeared.wait()
+        assert cache.is_served
 
 
 async def test_own_write_is_seen_before_the_watch_tells(world: World) -> None:

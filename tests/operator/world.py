@@ -22,7 +22,7 @@ from raftkv_operator.metrics import Metrics
 from raftkv_operator.objects import JsonObject
 from raftkv_operator.reconcile import Reconciler
 from raftkv_operator.repair_limit import RepairLimit
-from raftkv_operator.resources import OWNED_KINDS, POD_MONITOR, WATCHED_KINDS
+from raftkv_operator.resources import OWNED_KINDS, WATCHED_KINDS
 from raftkv_operator.watch import Caches
 from tests.operator.examples import body
 from tests.operator.fake_kubernetes import FakeKubernetes
@@ -70,7 +70,7 @@ class Operator:
         self.clusters = Clusters()
         self.metrics = Metrics()
         self._kubernetes = world.kubernetes
-        kinds = [kind for kind in (*OWNED_KINDS, *WATCHED_KINDS) if kind != POD_MONITOR]
+        kinds = (*OWNED_KINDS, *WATCHED_KINDS)
         self.caches = Caches(kube, kinds, ["default"], lambda _namespace, _name: None)
         self._drawn = 0
         self._reconciler = Reconciler(

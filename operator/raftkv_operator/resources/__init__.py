@@ -50,6 +50,9 @@ OWNED_KINDS = (
     POD_MONITOR,
 )
 
+# Kinds that not every API server knows: they come with an operator of their own.
+OPTIONAL_KINDS = (POD_MONITOR,)
+
 
 class Wanted(Struct, frozen=True, kw_only=True):
     """What the planner decided about the objects; builders never decide."""
