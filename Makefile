@@ -30,6 +30,10 @@ run: $(STAMP) ## a three-node cluster on loopback; Ctrl-C stops it
 test: lint ## everything that needs no cluster
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e" tests
 
+.PHONY: test-observability dashboards
+test-observability: $(STAMP) ## provoke every alert on live clusters, under a real Prometheus
+	$(BIN)/python -m tests.observability
+
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -81,6 +85,9 @@ $(VENV)-docs/.installed: requirements/docs.lock
 
 manifests: $(STAMP) ## render manifests/install.yaml from the chart
 	$(BIN)/python -m tests.operator.render_manifests --write
+
+dashboards: $(STAMP) ## write the chart's dashboards and alerts from observability/
+	$(BIN)/python -m observability --write
 
 lock: ## resolve requirements/*.in anew (needs uv)
 	cd requirements && for name in runtime dev docs fuzz; do \

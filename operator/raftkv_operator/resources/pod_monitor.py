@@ -13,6 +13,18 @@ def build(cluster: Cluster) -> JsonObject:
         "metadata": {"name": names.pod_monitor(cluster.name)},
         "spec": {
             "selector": {"matchLabels": names.selector(cluster.name)},
-            "podMetricsEndpoints": [{"port": "metrics", "path": "/metrics"}],
+            "podMetricsEndpoints": [
+                {
+                    "port": "metrics",
+                    "path": "/metrics",
+                    # Dashboards and alerts name nodes by their instance; an address says nothing.
+                    "relabelings": [
+                        {
+                            "sourceLabels": ["__meta_kubernetes_pod_name"],
+                            "targetLabel": "instance",
+                        }
+                    ],
+                }
+            ],
         },
     }
