@@ -59,6 +59,7 @@ class NodeProcess:
     arguments: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     scheme: str = "http"
+    command: Sequence[str] = COMMAND
 
     @property
     def url(self) -> str:
@@ -78,7 +79,7 @@ class NodeProcess:
         assert not self.is_running, f"{self.name} runs already"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "node", *self.arguments],
+                [*self.command, "node", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
