@@ -534,6 +534,15 @@ def operator() -> Layout:
             Query(f"rate(raftkv_operator_reconcile_errors_total{JOB}[{RATE}])", "failed"),
         ),
         graph(
+            "Requests to the API server",
+            "By verb",
+            "reqps",
+            Query(
+                f"sum by (verb) (rate(raftkv_operator_api_requests_total{JOB}[{RATE}]))",
+                "{{verb}}",
+            ),
+        ),
+        graph(
             "Duration of a pass",
             "Over all clusters",
             "s",

@@ -47,6 +47,7 @@ async def run(port: int, path: Path) -> None:
         world.may_lose_quorum = True
         world.apply_cluster()
         operator = world.operator()
+        world.kube.on_request = operator.metrics.count_api_request
         await world.settle(operator)
         runner = web.AppRunner(build_app(operator.metrics), access_log=None)
         await runner.setup()
