@@ -304,6 +304,13 @@ class ContractServer:
                     total = int(stored.value if stored else b"0") + op["by"]
                     changes.append((key, str(total).encode()))
                     result |= {"value": str(total), "version": 1}
+                case "append":
+                    earlier = [value for name, value in changes if name == key]
+                    before = [b"" if stored is None else stored.value, *earlier][-1] or b""
+                    suffix = to_bytes(op["value"], op.get("value_encoding", "utf-8"))
+                    changes.append((key, before + suffix))
+                    known = 0 if stored is None else stored.version
+                    result["version"] = known + len(earlier) + 1
                 case other:
                     raise ProblemError(400, f"bad op {other}")
             results.append(result)

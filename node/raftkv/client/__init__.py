@@ -12,7 +12,7 @@ docs/client.md.
 """
 
 from raftkv.client.backup import Backup
-from raftkv.client.batch import Batch
+from raftkv.client.batch import Batch, Writer
 from raftkv.client.client import Client
 from raftkv.client.errors import (
     AccessError,
@@ -84,6 +84,7 @@ __all__ = [
     "TxnResult",
     "UnreachableError",
     "Watch",
+    "Writer",
     "Written",
     "compare",
     "op",
