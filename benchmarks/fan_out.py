@@ -1,5 +1,7 @@
 """`python -m benchmarks.fan_out`: one node tells many watchers, and nobody misses anything.
 
+The part of `make bench` does it for both systems, etcd over its JSON gateway.
+
 Three nodes; all watchers are on the leader, which also takes the writes: the hardest place. Writes
 begin at fixed times whatever became of those before (open loop), and the time of an event counts
 from when its write was to begin: it includes the write. Source: reference/performance.md (W4).
@@ -9,7 +11,7 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -20,10 +22,13 @@ import click
 import msgspec
 import psutil
 
-from benchmarks.large_store import Fact
+from benchmarks.samples import OURS, Metric, Recorder
+from benchmarks.systems import Etcd, RaftKV, SystemType
 from benchmarks.watchers import BUCKET_SECONDS, END_SECONDS_MAX, KEYS, Tally
 from tests.process.cluster import Cluster, NodeProcess
 
+PART: Final = "Watchers"
+_RATE: Final = 100.0
 _ROOT: Final = Path(__file__).parent.parent
 _READY_SECONDS_MAX: Final = 60.0
 
@@ -58,34 +63,65 @@ class FanOut(msgspec.Struct):
             f" {self.memory_bytes_each} bytes of memory a watcher"
         )
 
-    def facts(self) -> list[Fact]:
-        """What goes into the table."""
+    def faults(self) -> list[str]:
+        """What no watcher should see."""
         tally = self.tally
-        return [
-            Fact(
-                f"{tally.watchers:,} watchers on one node",
-                f"{tally.received:,} events",
-                f"{tally.lost} lost, {tally.doubled} doubled, {tally.broken} streams broken",
-            ),
-            Fact(
-                "from a write to its event, p99",
-                f"{1000 * tally.percentile_seconds(0.99):.0f} ms",
-                f"p50 {1000 * tally.percentile_seconds(0.5):.0f} ms; "
-                f"node {self.node_cpu_share:.2f} and watchers {self.client_cpu_share:.2f} cores",
-            ),
-            Fact("memory of a watcher", f"{self.memory_bytes_each / 1000:.0f} kB", "resident"),
-        ]
+        counted = {"lost": tally.lost, "doubled": tally.doubled, "broken off": tally.broken}
+        return [f"{count} {what}" for what, count in counted.items() if count]
+
+    def record(self, system: str, recorder: Recorder) -> None:
+        """Add what goes into the table."""
+        tally = self.tally
+        on = f"{tally.watchers:,} watchers"
+        for what, unit, value in (
+            (f"{on}: from a write to its event, p50", "ms", 1e3 * tally.percentile_seconds(0.5)),
+            (f"{on}: from a write to its event, p99", "ms", 1e3 * tally.percentile_seconds(0.99)),
+            (f"{on}: CPU of the node", "cores", self.node_cpu_share),
+            (f"{on}: memory of one", "kB", self.memory_bytes_each / 1000),
+        ):
+            recorder.add(Metric(PART, what, unit, "lower", 2), system, value)
+
+
+async def run_all(
+    systems: Sequence[SystemType],
+    directory: Path,
+    counts: Sequence[int],
+    seconds: float,
+    recorder: Recorder,
+) -> None:
+    """Each system once, with so many watchers after each other."""
+    for system in systems:
+        for watchers in counts:
+            with recorder.guard(system.dialect, f"{watchers} watchers"):
+                async with system(directory) as running:
+                    leader = await running.leader()
+                    result = await fan_out(
+                        leader,
+                        system=running.dialect,
+                        watchers=watchers,
+                        rate=_RATE,
+                        seconds=seconds,
+                    )
+                recorder.tell(f"{running.dialect:<10}{result.describe()}")
+                if not recorder.faults(running.dialect, f"{watchers} watchers", result.faults()):
+                    result.record(running.dialect, recorder)
 
 
 async def fan_out(
-    node: NodeProcess, *, watchers: int, rate: float, seconds: float, processes: int = 1
+    node: NodeProcess,
+    *,
+    watchers: int,
+    rate: float,
+    seconds: float,
+    processes: int = 1,
+    system: str = OURS,
 ) -> FanOut:
     """Watch ``node`` while it takes ``rate`` writes a second for ``seconds``."""
     before_bytes = psutil.Process(node.pid).memory_info().rss
     children = [
         await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "benchmarks.watchers", str(node.port), str(watchers // processes)),
+            *("-m", "benchmarks.watchers", str(node.port), str(watchers // processes), system),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_ROOT,
@@ -101,7 +137,7 @@ async def fan_out(
         memory_bytes = psutil.Process(node.pid).memory_info().rss - before_bytes
         node_cpu, client_cpu = _cpu_seconds(node.pid), _cpu_seconds(*pids)
         began_at = monotonic()
-        write_seconds = await _write(node.url, rate, seconds)
+        write_seconds = await _write(node.url, system, rate, seconds)
         took_seconds = monotonic() - began_at
         node_cpu = _cpu_seconds(node.pid) - node_cpu
         client_cpu = _cpu_seconds(*pids) - client_cpu
@@ -124,8 +160,9 @@ async def fan_out(
     )
 
 
-async def _write(url: str, rate: float, seconds: float) -> list[float]:
+async def _write(url: str, system: str, rate: float, seconds: float) -> list[float]:
     """Put ``rate`` values a second; the seconds until each was acknowledged."""
+    api = RaftKV.api if system == OURS else Etcd.api
     count = round(rate * seconds)
     began_at = monotonic()
     locks = [asyncio.Lock() for _ in range(KEYS)]
@@ -134,9 +171,10 @@ async def _write(url: str, rate: float, seconds: float) -> list[float]:
 
     async def put(number: int, due_at: float) -> None:
         place, key = divmod(number, KEYS)
+        asked = api.put(f"fan/{key}", f"{place} {due_at:.6f}")
         async with (
             locks[key],
-            session.put(f"{url}/v1/kv/fan/{key}", data=b"%d %.6f" % (place, due_at)) as answer,
+            session.request(asked.method, url + asked.path, data=asked.body.encode()) as answer,
         ):
             assert answer.status in (200, 201), await answer.text()
         took_seconds.append(monotonic() - due_at)

@@ -1,43 +1,31 @@
-"""What a store of a million keys costs: memory, a restart, a snapshot, a new member.
+"""What a store of a million keys costs RaftKV: restarts, a snapshot, a new member.
 
 Real processes on loopback, as in the other benchmarks. Every step checks what it measures: a
 restarted node must have every key, a new member must be alike, a write must be acknowledged.
 """
 
 import asyncio
-import json
 import shutil
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import quantiles
 from time import perf_counter
 from typing import Any, Final
 
 import aiohttp
-import psutil
 
+from benchmarks.samples import OURS, Metric, Recorder
 from tests.process.cluster import Cluster, NodeProcess, wait_until
 from tests.process.ports import free_port
 
+PART: Final = "A large store, RaftKV alone"
 VALUE_BYTES: Final = 256
-TXN_KEYS: Final = 128
-_LOADERS: Final = 16
 _STEP_SECONDS_MAX: Final = 300.0
 # Of the load beside a snapshot and a new member: well below what the cluster can do.
 _WRITES_PER_SECOND: Final = 300
 _BASELINE_SECONDS: Final = 10.0
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One measured number, and what it says."""
-
-    what: str
-    value: str
-    note: str = ""
 
 
 @dataclass
@@ -54,50 +42,18 @@ class Latencies:
         return max(self.milliseconds)
 
 
-async def measure(directory: Path, keys: int) -> AsyncIterator[Fact]:
-    """All facts, one after the other, as they are known."""
-    async with Cluster(directory) as cluster, aiohttp.ClientSession() as session:
-        before = _resident_bytes(cluster.nodes)
-        seconds = await _load(session, await cluster.wait_leader(), keys)
-        yield Fact(f"load {keys:,} keys", f"{seconds:.1f} s", f"transactions of {TXN_KEYS} puts")
-        await _until_alike(cluster, cluster.nodes)
-        leader = await cluster.wait_leader()
-        grown = _resident_bytes([leader]) - before // len(cluster.nodes)
-        yield Fact("memory of the leader", f"{grown / keys:.0f} B/key", "resident, less its start")
-        size = (await _status(cluster, leader))["db_bytes"]
-        yield Fact("state machine on disk", f"{size / keys:.0f} B/key", "with its history")
-        async for fact in _snapshot(cluster, session):
-            yield fact
-        async for fact in _restarts(cluster, keys):
-            yield fact
-        async for fact in _newcomer(cluster, session):
-            yield fact
+async def measure(cluster: Cluster, keys: int, recorder: Recorder) -> None:
+    """Snapshot, restarts and a new member of a cluster that has so many keys."""
+    async with aiohttp.ClientSession() as session:
+        await _snapshot(cluster, session, recorder)
+        await _restarts(cluster, keys, recorder)
+        await _newcomer(cluster, session, recorder)
 
 
 # ---- steps ----------------------------------------------------------------------------------
 
 
-async def _load(session: aiohttp.ClientSession, leader: NodeProcess, keys: int) -> float:
-    """Store all keys; the seconds it took."""
-    value = "v" * VALUE_BYTES
-    starts = iter(range(0, keys, TXN_KEYS))
-
-    async def work() -> None:
-        for start in starts:
-            puts = [
-                {"op": "put", "key": f"key-{number:09}", "value": value}
-                for number in range(start, min(start + TXN_KEYS, keys))
-            ]
-            body = json.dumps({"compare": [], "success": puts, "failure": []})
-            async with session.post(f"{leader.url}/v1/txn", data=body) as response:
-                assert response.status == 200, await response.text()
-
-    began = perf_counter()
-    await asyncio.gather(*(work() for _ in range(_LOADERS)))
-    return perf_counter() - began
-
-
-async def _snapshot(cluster: Cluster, session: aiohttp.ClientSession) -> AsyncIterator[Fact]:
+async def _snapshot(cluster: Cluster, session: aiohttp.ClientSession, recorder: Recorder) -> None:
     """What a snapshot of the leader does to writes."""
     leader = await cluster.wait_leader()
     async with _writing(session, leader) as quiet:
@@ -112,15 +68,14 @@ async def _snapshot(cluster: Cluster, session: aiohttp.ClientSession) -> AsyncIt
         seconds = perf_counter() - began
         await asyncio.sleep(1.0)
     _check(quiet, during)
-    yield Fact("snapshot while serving", f"{seconds:.1f} s", f"{size / 1e6:.0f} MB")
-    yield Fact(
-        "p99 of writes, during and before",
-        f"{during.p99_ms():.1f} and {quiet.p99_ms():.1f} ms",
-        f"{_WRITES_PER_SECOND} writes/s; longest {during.max_ms():.0f} and {quiet.max_ms():.0f} ms",
-    )
+    _add(recorder, f"snapshot of {size / 1e6:.0f} MB while serving", "s", seconds)
+    at = f"{_WRITES_PER_SECOND} writes/s"
+    _add(recorder, f"p99 of {at}, no snapshot", "ms", quiet.p99_ms())
+    _add(recorder, f"p99 of {at}, during a snapshot", "ms", during.p99_ms())
+    _add(recorder, f"longest of {at}, during a snapshot", "ms", during.max_ms())
 
 
-async def _restarts(cluster: Cluster, keys: int) -> AsyncIterator[Fact]:
+async def _restarts(cluster: Cluster, keys: int, recorder: Recorder) -> None:
     """How long a follower is away: ended, killed, and with its state machine discarded."""
     leader = await cluster.wait_leader()
     node = next(each for each in cluster.nodes if each is not leader)
@@ -138,10 +93,10 @@ async def _restarts(cluster: Cluster, keys: int) -> AsyncIterator[Fact]:
         await cluster.wait_ready([node], _STEP_SECONDS_MAX)
         seconds = perf_counter() - began
         assert (await _status(cluster, node))["keys"] >= keys, "keys are missing"
-        yield Fact(what, f"{seconds:.2f} s", "process start to ready")
+        _add(recorder, f"follower, {what}: until ready", "s", seconds)
 
 
-async def _newcomer(cluster: Cluster, session: aiohttp.ClientSession) -> AsyncIterator[Fact]:
+async def _newcomer(cluster: Cluster, session: aiohttp.ClientSession, recorder: Recorder) -> None:
     """An empty node joins as a learner while the leader keeps serving."""
     ports = (free_port(), free_port())
     newcomer = cluster.new_node("n4", ports, ())
@@ -168,11 +123,9 @@ async def _newcomer(cluster: Cluster, session: aiohttp.ClientSession) -> AsyncIt
             )
             seconds = perf_counter() - began
         _check(during)
-        yield Fact(
-            "an empty follower catches up",
-            f"{seconds:.1f} s",
-            f"p99 of writes meanwhile {during.p99_ms():.1f} ms",
-        )
+        _add(recorder, "an empty member catches up", "s", seconds)
+        at = f"{_WRITES_PER_SECOND} writes/s"
+        _add(recorder, f"p99 of {at}, while it does", "ms", during.p99_ms())
     finally:
         newcomer.kill()
 
@@ -216,12 +169,13 @@ async def _writing(session: aiohttp.ClientSession, leader: NodeProcess) -> Async
         await asyncio.gather(*tasks)
 
 
+def _add(recorder: Recorder, what: str, unit: str, value: float) -> None:
+    recorder.tell(f"{what}: {value:.2f} {unit}")
+    recorder.add(Metric(PART, what, unit, "lower", 2), OURS, value)
+
+
 def _check(*runs: Latencies) -> None:
     assert not any(run.failed for run in runs), "writes failed"
-
-
-def _resident_bytes(nodes: Sequence[NodeProcess]) -> int:
-    return sum(psutil.Process(node.pid).memory_info().rss for node in nodes)
 
 
 async def _status(cluster: Cluster, node: NodeProcess) -> dict[str, Any]:
@@ -243,11 +197,3 @@ async def _has_caught_up(
     if ahead is None or behind is None or behind["keys"] < ahead["keys"]:
         return None
     return ahead["commit_index"] - behind["applied_index"] < _WRITES_PER_SECOND or None
-
-
-async def _until_alike(cluster: Cluster, nodes: Sequence[NodeProcess]) -> None:
-    async def look() -> bool | None:
-        statuses = await asyncio.gather(*(cluster.status(node) for node in nodes))
-        return len({None if s is None else s["applied_index"] for s in statuses}) == 1 or None
-
-    await wait_until("all nodes to be alike", look, _STEP_SECONDS_MAX)

@@ -1,187 +1,213 @@
-"""The numbers for a person: a table on the terminal and `docs/benchmarks.md`."""
+"""The page `docs/benchmarks.md`, made of what was measured."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from statistics import median
+from collections.abc import Sequence
 from textwrap import fill
 from typing import Final
 
-from rich.table import Table
+import msgspec
 
-from benchmarks.large_store import Fact
+from benchmarks.bars import BARS
 from benchmarks.machine import Machine
-from benchmarks.runs import Plan, Run
-from benchmarks.workloads import KEY_BYTES, KEYS, VALUE_BYTES
-
-_HEADINGS: Final = (
-    "workload",
-    "system",
-    "requests/s",
-    "range",
-    "p50 ms",
-    "p99 ms",
-    "nodes µs/op",
-    "wrk µs/op",
-    "ratio",
-)
-_VALID: Final = (
-    "Every run kept its leader, had no failed request, and moved the store revision by exactly "
-    "the acknowledged writes (give or take those in flight when the load stopped)."
-)
-_CAVEATS: Final = (
-    "The loop is closed, so the tails are too kind: compare them with each other only. µs/op is "
-    "the CPU time, user and system, that all three nodes or wrk used for one request."
+from benchmarks.samples import (
+    ETCD,
+    GRPC,
+    JSON,
+    OURS,
+    Measured,
+    Metric,
+    Row,
+    Statistics,
+    Verdict,
+    judge,
+    ratio,
+    rows,
+    standing,
 )
 
-
-@dataclass(frozen=True)
-class Row:
-    """Medians over the rounds of one workload on one system."""
-
-    workload: str
-    system: str
-    per_second: float
-    per_second_min: float
-    per_second_max: float
-    p50_ms: float
-    p99_ms: float
-    server_cpu_us: float
-    client_cpu_us: float
-    ratio: float | None  # of our median to this system's; None for our own row
-
-    def cells(self) -> tuple[str, ...]:
-        return (
-            self.workload,
-            self.system,
-            f"{self.per_second:,.0f}",
-            f"{self.per_second_min:,.0f} to {self.per_second_max:,.0f}",
-            f"{self.p50_ms:.2f}",
-            f"{self.p99_ms:.2f}",
-            f"{self.server_cpu_us:.0f}",
-            f"{self.client_cpu_us:.0f}",
-            "" if self.ratio is None else f"{self.ratio:.2f}",
-        )
+_THEIRS: Final = (GRPC, JSON, ETCD)
+_WIDTH: Final = 100
 
 
-def summarise(runs: Sequence[Run], ours: str) -> list[Row]:
-    """One row a workload and system, in the order of the runs; ours first."""
-    rows = []
-    for workload in dict.fromkeys(run.workload for run in runs):
-        of_workload = [run for run in runs if run.workload == workload]
-        systems = sorted({run.system for run in of_workload}, key=lambda name: (name != ours, name))
-        our_median = median(run.per_second for run in of_workload if run.system == ours)
-        for system in systems:
-            row = _row(workload, system, [run for run in of_workload if run.system == system])
-            rows.append(row if system == ours else _with_ratio(row, our_median))
-    return rows
+class Conditions(msgspec.Struct, frozen=True):
+    """Under which everything was measured."""
+
+    machine: Machine
+    systems: tuple[str, ...]  # names and versions
+    rounds: int
+    date: str  # as year-month-day
+    plan: str  # how long, how often
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """For the terminal."""
-    shown = Table(title="Medians; ratio: ours over theirs, above 1 is faster")
-    for number, heading in enumerate(_HEADINGS):
-        shown.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)
-    for row in rows:
-        shown.add_row(*row.cells(), style=None if row.ratio is None else "dim")
-    return shown
+class Outcome(msgspec.Struct, frozen=True):
+    """A run of the benchmark, as it is kept in a file beside the page."""
+
+    conditions: Conditions
+    measured: Measured
 
 
-def facts_table(facts: Sequence[Fact]) -> Table:
-    """For the terminal."""
-    shown = Table(title="One store of many keys, and many watchers")
-    for heading in ("what", "measured", "how"):
-        shown.add_column(heading, no_wrap=True)
-    for fact in facts:
-        shown.add_row(fact.what, fact.value, fact.note)
-    return shown
-
-
-def markdown(  # noqa: PLR0917 all of it is the page
-    rows: Sequence[Row],
-    runs: Sequence[Run],
-    facts: Sequence[Fact],
-    machine: Machine,
-    plan: Plan,
-    systems: Sequence[str],
-) -> str:
-    """The page `docs/benchmarks.md`."""
-    faults = [f"- {run.workload}, {run.system}: {fault}" for run in runs for fault in run.faults]
-    if faults:
-        verdict = ["**Some runs broke an invariant; their numbers are void:**", *faults]
-    else:
-        verdict = [_paragraph(_VALID)]
+def markdown(outcome: Outcome, plots: Sequence[str], more: Sequence[str] = ()) -> str:
+    """The whole page. ``plots``: file names below `benchmarks/`; ``more``: sections at the end."""
+    measured = outcome.measured
+    table = rows(measured.samples)
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`; do not edit.",
+        "Written by `make bench`; do not edit. How it measures is at the end.",
+        "",
+        *_rehearsal(outcome.conditions),
+        "## The bars",
         "",
         _paragraph(
-            f"Systems: {'; '.join(systems)}. Three nodes each, default settings, fsync on, one "
-            f"system at a time on the same disk, {plan.rounds} rounds with the order turned "
-            "around each time."
+            "Set before anything was measured. Ratio: our median over theirs; in brackets the "
+            "range of the rounds."
         ),
         "",
-        _paragraph(f"Machine: {machine.describe()}."),
+        *bars_table(judge(BARS, table)),
         "",
-        _paragraph(
-            f"Load: wrk with {plan.connections} keep-alive connections to the leader, one "
-            f"unpipelined HTTP request an operation, {plan.seconds:g} s a run after a warm-up, "
-            f"{KEYS:,} keys of {KEY_BYTES} bytes, values of {VALUE_BYTES} bytes. {_CAVEATS}"
-        ),
-        "",
-        *verdict,
-        "",
-        "| " + " | ".join(_HEADINGS) + " |",
-        "|---|---|" + "---:|" * (len(_HEADINGS) - 2),
-        *("| " + " | ".join(row.cells()) + " |" for row in rows),
-        "",
-        _paragraph(
-            "Medians of the rounds; range: slowest and fastest round; ratio: our median over "
-            "theirs, so that above 1 is faster."
-        ),
-        "",
-        *(_facts_section(facts) if facts else ()),
+        *_faults(measured),
     ]
+    for plot in plots:
+        title = plot.removesuffix(".svg").replace("_", " ")
+        lines += [f"![{title}](benchmarks/{plot})", ""]
+    for part in dict.fromkeys(row.metric.part for row in table):
+        of_part = [row for row in table if row.metric.part == part]
+        lines += [f"## {part}", "", *part_table(of_part), ""]
+    lines += [*more, *_conditions(outcome)]
     return "\n".join(lines)
 
 
-def _facts_section(facts: Sequence[Fact]) -> list[str]:
+def bars_table(verdicts: Sequence[Verdict]) -> list[str]:
+    """One line a bar; what was not reached is said as loudly as what was."""
+    lines = [
+        "| bar | RaftKV | etcd | ratio | bar | aim | |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for verdict in verdicts:
+        bar = verdict.bar
+        sign = "≥" if bar.metric.better == "higher" else "≤"
+        said = "**missed**"
+        if verdict.ratio is None:
+            said = "not measured"
+        elif verdict.is_reached:
+            said = "reached"
+        lines.append(
+            f"| {bar.title} | {cell(bar.metric, verdict.ours)} | {cell(bar.metric, verdict.theirs)}"
+            f" | {'-' if verdict.ratio is None else f'{verdict.ratio:.2f}'}"
+            f" | {sign} {bar.limit:g} | {bar.aim:g} | {said} |"
+        )
+    return lines
+
+
+def part_table(of_part: Sequence[Row]) -> list[str]:
+    """One line a metric, with a ratio and a verdict for each interface of etcd that has it."""
+    present = [name for name in _THEIRS if any(name in row.systems for row in of_part)]
+    heads = ["", "unit", OURS]
+    for name in present:
+        heads += [name, "ratio", ""]
+    lines = [
+        "| " + " | ".join(heads) + " |",
+        "|---|---|---:|" + "---:|---:|---|" * len(present),
+    ]
+    for row in of_part:
+        ours = row.systems.get(OURS)
+        cells = [row.metric.what, row.metric.unit, cell(row.metric, ours)]
+        for name in present:
+            theirs = row.systems.get(name)
+            share = None if ours is None or theirs is None else ratio(ours, theirs)
+            cells.append(cell(row.metric, theirs))
+            if share is None or ours is None or theirs is None:
+                cells += ["-", ""]
+            else:
+                cells += [f"{share:.2f}", standing(row.metric, ours, theirs)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def cell(metric: Metric, found: Statistics | None) -> str:
+    """Median and range, or a dash."""
+    if found is None:
+        return "-"
+    middle = f"{found.median:,.{metric.digits}f}"
+    if found.count == 1:
+        return middle
+    return f"{middle} ({found.low:,.{metric.digits}f} to {found.high:,.{metric.digits}f})"
+
+
+def summary(measured: Measured) -> str:
+    """The bars, for the terminal."""
+    lines = []
+    for verdict in judge(BARS, rows(measured.samples)):
+        said = "not measured" if verdict.ratio is None else f"{verdict.ratio:.2f}"
+        mark = "reached" if verdict.is_reached else "MISSED"
+        lines.append(f"{mark:<8} {verdict.bar.title}: {said} (bar {verdict.bar.limit:g})")
+    return "\n".join(lines)
+
+
+def _rehearsal(conditions: Conditions) -> list[str]:
+    if conditions.machine.is_quiet:
+        return []
     return [
-        "## A large store, and many watchers",
-        "",
         _paragraph(
-            "RaftKV alone, measured once, on three nodes. Every step checks what it measures: a "
-            "restarted node has every key, no write failed, no watcher missed an event."
+            f"**A rehearsal: the machine was {conditions.machine.busy_share:.0%} busy with other "
+            "things when this began. These figures do not count.**"
         ),
-        "",
-        "| what | measured | how |",
-        "|---|---|---|",
-        *(f"| {fact.what} | {fact.value} | {fact.note} |" for fact in facts),
         "",
     ]
 
 
+def _faults(measured: Measured) -> list[str]:
+    if not measured.faults:
+        return [
+            _paragraph(
+                "Every run kept its leader, failed no request but where nodes were killed, and "
+                "showed a history that a linearizable store can have."
+            ),
+            "",
+        ]
+    return [
+        "**Some runs broke an invariant or could not be made. They have no number below:**",
+        "",
+        *(f"- {fault.part}, {fault.system}: {fault.what}" for fault in measured.faults),
+        "",
+    ]
+
+
+def _conditions(outcome: Outcome) -> list[str]:
+    conditions = outcome.conditions
+    paragraphs = [
+        f"{conditions.date}. Systems: {'; '.join(conditions.systems)}. Three nodes each, on "
+        "loopback, default settings, fsync on, TLS off, one system at a time on the same disk, the "
+        "order turned around each round. All nodes and the load share the machine.",
+        f"Machine: {conditions.machine.describe()}.",
+        conditions.plan,
+        "Closed loop: wrk for HTTP (one unpipelined request an operation, keep-alive), etcd's own "
+        "benchmark tool for gRPC, with one connection a client for writes and up to eight for "
+        "reads, which is what it is fastest with; its reads ask for one key, wrk's for all. "
+        "Clients are connected to the leader unless it says otherwise. CPU is user and system "
+        "time of all three nodes. Latencies of a closed loop are too kind, since a stall also "
+        "stops the clients: compare them with each other only.",
+        "Open loop: requests begin at fixed times whatever became of others, and a latency counts "
+        "from when its request was due. The same generator asks both systems, over HTTP.",
+        "A median is of the rounds; 'even' means that the ranges overlap. A run counts only if the "
+        "leader stayed, no request failed, the store revision moved by exactly the acknowledged "
+        "writes, and the history of a checking client beside the load is right: revisions are "
+        "unique and grow with time, no read is older than what was acknowledged before it began. "
+        "Of the open loop, overload and lost leaders the whole history is checked, and for lost "
+        "leaders that every acknowledged key is there.",
+        *outcome.measured.notes,
+    ]
+    repeat = [
+        "To repeat it: `make bench` (about 25 minutes) or `make bench-quick` (the bars alone, "
+        "about 5 minutes), with `wrk` and `etcd` on the path, or `ETCD=/path/to/etcd`, and etcd's "
+        "tool as `etcd-benchmark` on the path, or `ETCD_BENCHMARK=/path/to/it` (`go build "
+        "go.etcd.io/etcd/v3/tools/benchmark`). `python -m benchmarks --only PART` measures a part, "
+        "`python -m benchmarks --again` writes this page anew from the samples of the last run."
+    ]
+    lines = ["## How it was measured", ""]
+    for text in [*paragraphs, *repeat]:
+        lines += [_paragraph(text), ""]
+    return lines
+
+
 def _paragraph(text: str) -> str:
-    return fill(text, 100, break_long_words=False, break_on_hyphens=False)
-
-
-def _row(workload: str, system: str, runs: Sequence[Run]) -> Row:
-    def middle(of: Callable[[Run], float]) -> float:
-        return median(of(run) for run in runs)
-
-    return Row(
-        workload=workload,
-        system=system,
-        per_second=middle(lambda run: run.per_second),
-        per_second_min=min(run.per_second for run in runs),
-        per_second_max=max(run.per_second for run in runs),
-        p50_ms=middle(lambda run: run.load.p50_ms),
-        p99_ms=middle(lambda run: run.load.p99_ms),
-        server_cpu_us=middle(lambda run: run.server_cpu_us),
-        client_cpu_us=middle(lambda run: run.client_cpu_us),
-        ratio=None,
-    )
-
-
-def _with_ratio(row: Row, our_median: float) -> Row:
-    return replace(row, ratio=our_median / row.per_second)
+    return fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)

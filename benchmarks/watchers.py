@@ -1,8 +1,9 @@
 """Many watchers of one node in one process: what each receives is counted and timed.
 
-`python -m benchmarks.watchers PORT COUNT` opens COUNT streams of `/v1/watch?prefix=fan/` at
-127.0.0.1:PORT, prints ``ready`` when all have begun, and after a line ``end N`` on its input waits
-until each has seen N events, for a while. Then it prints a `Tally` as one line of JSON.
+`python -m benchmarks.watchers PORT COUNT SYSTEM` opens COUNT streams of all keys below `fan/` at
+127.0.0.1:PORT, of "RaftKV" or "etcd JSON". It prints ``ready`` when all have begun, and after a
+line ``end N`` on its input waits until each has seen N events, for a while. Then it prints a
+`Tally` as one line of JSON.
 
 Raw sockets, and no more parsing than is needed: a thousand streams are as much work to read as to
 write. Writes go to `KEYS` keys in turn, each key having one under way at most. The value of an
@@ -14,6 +15,8 @@ import asyncio
 import re
 import resource
 import sys
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final, cast
 
@@ -27,7 +30,54 @@ BUCKET_SECONDS: Final = 0.0001
 _BUCKETS: Final = 100_000
 END_SECONDS_MAX: Final = 15.0
 _CONNECTING_MAX: Final = 50
-_EVENT: Final = re.compile(rb'"key":"fan/(\d+)","key_encoding":"utf-8","value":"(\d+) ([0-9.]+)"')
+_RAFTKV_EVENT: Final = re.compile(
+    rb'"key":"fan/(\d+)","key_encoding":"utf-8","value":"(\d+) ([0-9.]+)"'
+)
+_ETCD_EVENT: Final = re.compile(
+    rb'"key":"([^"]+)","create_revision":"\d+","mod_revision":"\d+","version":"\d+","value":"([^"]+)"'
+)
+_CHUNK: Final = re.compile(rb"\r\n[0-9a-f]+\r\n")
+
+#: An event: its key's number, its place in the order of the key, when it was due.
+Event = tuple[int, int, float]
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """How a system is asked for a stream, and how its events are read."""
+
+    request: Callable[[int], bytes]  # for a port
+    beginning: bytes  # what says that the stream has begun
+    message_end: bytes
+    events: Callable[[bytes], Iterable[Event]]  # in whole messages
+
+
+def _raftkv_request(port: int) -> bytes:
+    return f"GET /v1/watch?prefix=fan/ HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode()
+
+
+def _raftkv_events(data: bytes) -> Iterable[Event]:
+    return ((int(key), int(place), float(due)) for key, place, due in _RAFTKV_EVENT.findall(data))
+
+
+def _etcd_request(port: int) -> bytes:
+    span = f'"key":"{b64encode(b"fan/").decode()}","range_end":"{b64encode(b"fan0").decode()}"'
+    body = f'{{"create_request":{{{span}}}}}'
+    return (
+        f"POST /v3/watch HTTP/1.1\r\nHost: localhost:{port}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
+
+
+def _etcd_events(data: bytes) -> Iterable[Event]:
+    for key64, value64 in _ETCD_EVENT.findall(_CHUNK.sub(b"", data)):
+        place, due = b64decode(value64).split()
+        yield int(b64decode(key64)[4:]), int(place), float(due)
+
+
+STREAMS: Final = {
+    "RaftKV": Stream(_raftkv_request, b"event: progress", b"\n\n", _raftkv_events),
+    "etcd JSON": Stream(_etcd_request, b'"created":true', b"}\n", _etcd_events),
+}
 
 
 class Tally(msgspec.Struct):
@@ -65,8 +115,9 @@ class _All:
 class _Watcher(asyncio.Protocol):
     """One stream."""
 
-    def __init__(self, all_: _All, port: int) -> None:
+    def __init__(self, all_: _All, port: int, stream: Stream) -> None:
         self._all = all_
+        self._stream = stream
         self._port = port
         self._tail = b""
         self._has_begun = False
@@ -77,8 +128,7 @@ class _Watcher(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of asyncio's.
         transport = cast("asyncio.Transport", transport)
-        head = f"GET /v1/watch?prefix=fan/ HTTP/1.1\r\nHost: localhost:{self._port}\r\n\r\n"
-        transport.write(head.encode())
+        transport.write(self._stream.request(self._port))
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -86,31 +136,32 @@ class _Watcher(asyncio.Protocol):
         all_ = self._all
         all_.reads += 1
         data = self._tail + data
-        whole = data.rfind(b"\n\n") + 2
-        if whole == 1:
+        stream = self._stream
+        place = data.rfind(stream.message_end)
+        if place < 0:
             self._tail = data
             return
+        whole = place + len(stream.message_end)
         self._tail = data[whole:]
-        if not self._has_begun and b"event: progress" in data:
+        if not self._has_begun and stream.beginning in data:
             self._has_begun = True
             all_.begun += 1
         expected, buckets = self._next_numbers, all_.buckets
-        for key_text, number_text, due_at in _EVENT.findall(data, 0, whole):
-            key, number = int(key_text), int(number_text)
+        for key, number, due_at in stream.events(data[:whole]):
             if number < expected[key]:
                 all_.doubled += 1
                 continue
             all_.lost += number - expected[key]
             expected[key] = number + 1
             self.count += 1
-            buckets[min(_BUCKETS, int((now - float(due_at)) / BUCKET_SECONDS))] += 1
+            buckets[min(_BUCKETS, int((now - due_at) / BUCKET_SECONDS))] += 1
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._all.broken += 1
 
 
-async def _run(port: int, count: int) -> None:
+async def _run(port: int, count: int, system: str) -> None:
     loop = asyncio.get_running_loop()
     all_ = _All()
     connecting = asyncio.Semaphore(_CONNECTING_MAX)
@@ -118,7 +169,7 @@ async def _run(port: int, count: int) -> None:
     async def connect() -> None:
         async with connecting:
             _, watcher = await loop.create_connection(
-                lambda: _Watcher(all_, port), "127.0.0.1", port
+                lambda: _Watcher(all_, port, STREAMS[system]), "127.0.0.1", port
             )
             all_.watchers.append(watcher)
 
@@ -152,4 +203,4 @@ async def _run(port: int, count: int) -> None:
 if __name__ == "__main__":
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    uvloop.run(_run(int(sys.argv[1]), int(sys.argv[2])))
+    uvloop.run(_run(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

@@ -5,6 +5,7 @@ tails are too kind. They are for comparison within one run only.
 """
 
 import asyncio
+import os
 import resource
 import shutil
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ import msgspec
 
 from benchmarks.workloads import Request
 
-_SCRIPT: Final = Path(__file__).parent / "scripts" / "requests.lua"
+_SCRIPTS: Final = Path(__file__).parent / "scripts"
+_GRACE_SECONDS: Final = 30.0
 
 
 class WrkResult(msgspec.Struct, frozen=True):
@@ -57,19 +59,49 @@ def write_requests(path: Path, requests: Sequence[Request]) -> None:
 
 
 async def run(
-    url: str, requests: Path, *, order: str, connections: int, seconds: float
+    urls: Sequence[str], requests: Path, *, order: str, connections: int, seconds: float
 ) -> tuple[WrkResult, float]:
-    """Load ``url`` for about ``seconds``; the result and the CPU seconds wrk itself used."""
+    """Load ``urls`` for about ``seconds``; the result and the CPU seconds wrk itself used.
+
+    Each URL gets a thread and an equal share of the connections.
+    """
+    return await _run(urls, _SCRIPTS / "requests.lua", [str(requests), order], connections, seconds)
+
+
+async def fill(
+    url: str, dialect: str, first: int, step: int, *, connections: int, seconds: float
+) -> tuple[WrkResult, float]:
+    """Put new keys `bench/NUMBER`, from ``first`` on, ``step`` apart, as long as it is told."""
+    arguments = [dialect, str(first), str(step)]
+    return await _run([url], _SCRIPTS / "fill.lua", arguments, connections, seconds)
+
+
+async def _run(
+    urls: Sequence[str],
+    script: Path,
+    arguments: Sequence[str],
+    connections: int,
+    seconds: float,
+) -> tuple[WrkResult, float]:
     command = [
-        *(binary() or "wrk", "--threads", "1", "--connections", str(connections)),
-        *("--duration", f"{max(1, round(seconds))}s", "--script", str(_SCRIPT), url),
-        *("--", str(requests), order),
+        *(binary() or "wrk", "--threads", str(len(urls)), "--connections", str(connections)),
+        *("--duration", f"{max(1, round(seconds))}s", "--timeout", "10s"),
+        *("--script", str(script), urls[0], "--", *arguments),
     ]
     before_seconds = _children_cpu_seconds()
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"BENCH_URLS": " ".join(urls)},
     )
-    output, complaints = await process.communicate()
+    try:
+        async with asyncio.timeout(seconds + _GRACE_SECONDS):
+            output, complaints = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode != 0:
         raise RuntimeError(f"wrk failed: {complaints.decode(errors='replace').strip()}")
     last_line = output.rstrip().splitlines()[-1]
