@@ -150,7 +150,8 @@ def degraded(
     found = list(problems)
     is_asleep = bool(cluster.status.hibernated)  # or waking
     if unhealthy and not is_asleep:
-        text = f"{', '.join(unhealthy)} cannot be reached or lag without contact to the leader"
+        who = "the leader" if membership.leader is not None else "the operator"
+        text = f"{who} does not hear from {', '.join(unhealthy)}"
         found.append(Problem("MembersUnhealthy", text))
     if found:
         return _true(kind, found[0].reason, "; ".join(item.message for item in found))

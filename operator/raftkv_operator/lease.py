@@ -45,6 +45,8 @@ class Lease:
         self._identity = identity
         self._monotonic = monotonic
         self._held_until = float("-inf")
+        # As this process wrote it last: renewed without another look, unless somebody changed it.
+        self._own: JsonObject | None = None
         # Another holder's renewal as last seen, and when: its clock is not compared with ours.
         self._seen: tuple[object, float] = (None, float("-inf"))
 
@@ -84,6 +86,9 @@ class Lease:
         Raises:
             KubeError: nobody knows.
         """
+        own, self._own = self._own, None
+        if own is not None and await self._write(self._kube.replace, own):
+            return True
         try:
             live = await self._kube.get(LEASE, self._namespace, LEASE_NAME)
         except NotFoundError:
@@ -122,8 +127,8 @@ class Lease:
             "spec": spec,
         }
         try:
-            await write(LEASE, item)
-        except ConflictError:
+            self._own = await write(LEASE, item)
+        except (ConflictError, NotFoundError):
             return False  # someone was faster
         return True
 
@@ -132,6 +137,7 @@ class Lease:
         if not self.is_open:
             return
         self._held_until = float("-inf")
+        self._own = None
         try:
             live = await self._kube.get(LEASE, self._namespace, LEASE_NAME)
             if (live.get("spec") or {}).get("holderIdentity") == self._identity:

@@ -18,6 +18,7 @@ from raftkv_operator.api import (
     Condition,
     ConditionStatus,
     ConditionType,
+    MemberStatus,
     OperationStatus,
     Status,
 )
@@ -26,6 +27,7 @@ from raftkv_operator.healing import recent_replacements
 from raftkv_operator.membership import Membership, assess_membership
 from raftkv_operator.observed import Observed
 from raftkv_operator.plan import Plan
+from raftkv_operator.rolling import ROLLING_RESTART
 from raftkv_operator.scene import Problem, confirmed_view
 
 
@@ -125,14 +127,8 @@ def events_between(uid: str, last: Status, new: Status) -> list[PostEvent]:
 
 
 def _operation_events(uid: str, last: Status, new: Status) -> list[PostEvent]:
-    """Members that were replaced, and changes that began, went on to another pod, or ended."""
-    events = []
-    before = {member.name: member for member in last.members if member.voter}
-    for member in new.members:
-        known = before.get(member.name)
-        if member.voter and known is not None and known.id != member.id:
-            text = f"{member.name} votes as {member.id} in the place of {known.id}"
-            events.append(_event(uid, "Normal", "MemberReplaced", text, member.id))
+    """Members that came and went, and changes that began, went on to another pod, or ended."""
+    events = _member_events(uid, last, new)
     began, ended = new.operation, last.operation
     if began is not None and (ended is None or began.type != ended.type):
         ahead = "; ".join(new.plan)
@@ -141,9 +137,50 @@ def _operation_events(uid: str, last: Status, new: Status) -> list[PostEvent]:
         if began.step == "Announce" and new.blocked_by is not None:
             transition = f"{began.started_at}"
             events.append(_event(uid, "Warning", "NotFree", new.blocked_by, transition))
+    if began is not None and (began.type, began.step) == (ROLLING_RESTART, "RestartPod"):
+        text, transition = f"{began.target} restarts", f"{began.target}/{began.started_at}"
+        is_news = ended is None or (ended.step, ended.target) != (began.step, began.target)
+        events += [_event(uid, "Normal", "PodRestarts", text, transition)] if is_news else []
     if ended is not None and (began is None or began.type != ended.type):
         text = f"{ended.type} is done"
         events.append(_event(uid, "Normal", ended.type, text, f"ends/{ended.started_at}"))
+    return events
+
+
+def _member_events(uid: str, last: Status, new: Status) -> list[PostEvent]:
+    """Each step of a change of the membership; not the first members, and nothing unknown."""
+    if not last.members or new.leader is None:
+        return []
+    change = last.operation or new.operation
+    # A member may leave and come back under its id: the change makes the difference.
+    at = "" if change is None else change.started_at
+    before = {member.id: member for member in last.members}
+    after = {member.id: member for member in new.members}
+    voters = sum(member.voter for member in new.members)
+    events: list[PostEvent] = []
+
+    def tell(reason: str, text: str, member: MemberStatus) -> None:
+        events.append(_event(uid, "Normal", reason, text, f"{member.id}/{at}"))
+
+    replaced = set()
+    for member in new.members:
+        known = before.get(member.id)
+        if known is None and not member.voter:
+            text = f"{member.name} ({member.id}) joined as a learner; it votes when it caught up"
+            tell("MemberAdded", text, member)
+        if not member.voter or (known is not None and known.voter):
+            continue
+        old = next((m for m in last.members if m.voter and m.name == member.name), None)
+        if old is not None and old.id not in after:
+            replaced.add(old.id)
+            text = f"{member.name} votes as {member.id} in the place of {old.id}"
+            tell("MemberReplaced", text, member)
+        else:
+            tell("MemberPromoted", f"{member.name} votes; there are {voters} voters", member)
+    for member in last.members:
+        if member.id not in after and member.id not in replaced:
+            text = f"{member.name} ({member.id}) left; there are {voters} voters"
+            tell("MemberRemoved", text, member)
     return events
 
 

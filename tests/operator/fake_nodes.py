@@ -43,6 +43,7 @@ class FakeNodes:
         self.lagging: set[str] = set()  # pods of learners that do not catch up
         self.starting: set[str] = set()  # pods whose nodes have not read their volumes yet
         self.bootstraps: list[tuple[str, str]] = []  # pod, cluster id
+        self.asked = 0  # how often any node was asked for its status or its cluster
         self.calls: list[str] = []  # every change that was made
         self._pod_uid = pod_uid
         self._made = 0
@@ -82,6 +83,7 @@ class FakeNodes:
 
     async def status(self, ip: str) -> NodeStatus:
         """See `Nodes`."""
+        self.asked += 1
         pod, volume = self._at(ip)
         if pod in self.starting:
             return NodeStatus(
@@ -112,6 +114,7 @@ class FakeNodes:
 
     async def cluster(self, ip: str) -> NodeCluster:
         """See `Nodes`."""
+        self.asked += 1
         _, volume = self._at(ip)
         cluster = self._led(volume)
         members = {} if cluster is None else {**cluster.voters, **cluster.learners}

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest_asyncio
 
-from raftkv_operator.lease import DURATION_SECONDS, Gate, Lease
+from raftkv_operator.lease import DURATION_SECONDS, LEASE_NAME, Gate, Lease
 from tests.operator.fake_kubernetes import RefusedError
 from tests.operator.world import World, new_world
 
@@ -39,6 +39,29 @@ async def test_rule_06_only_one_takes_it(world: World) -> None:
     one, two = lease(world, "one", clock), lease(world, "two", clock)
     assert await one.try_take()
     assert not await two.try_take()
+    assert await one.try_take()
+
+
+async def test_lease_is_renewed_by_one_request(world: World) -> None:
+    clock = Clock()
+    one = lease(world, "one", clock)
+    assert await one.try_take()
+    world.api_requests.clear()
+    assert await one.try_take()
+    assert world.api_requests == ["update"]
+
+
+async def test_lease_that_somebody_touched_or_deleted_is_looked_at_again(world: World) -> None:
+    clock = Clock()
+    one = lease(world, "one", clock)
+    assert await one.try_take()
+    live = world.kubernetes.get("leases", LEASE_NAME)
+    assert live is not None
+    world.kubernetes.put("leases", {**live, "spec": {**live["spec"], "holderIdentity": "two"}})
+    assert not await one.try_take()
+    world.kubernetes.remove("leases", LEASE_NAME)
+    assert await one.try_take()
+    world.kubernetes.remove("leases", LEASE_NAME)
     assert await one.try_take()
 
 

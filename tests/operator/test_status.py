@@ -1,6 +1,7 @@
 """Status, conditions and Events: what the user reads about what was seen."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from raftkv_operator.api import (
     ConditionStatus,
     ConditionType,
     MemberRole,
+    MemberStatus,
+    OperationStatus,
     Status,
     parse_status,
     to_json,
@@ -29,6 +32,7 @@ from tests.operator.examples import (
     empty_pods,
     live_objects,
     make_plan,
+    member_id,
     node,
     observed,
     pod,
@@ -199,6 +203,76 @@ def test_rule_13_events_tell_transitions_once_under_the_same_name() -> None:
     ]
     assert events_between(UID, recorded(), healthy) == events
     assert events_between("another", recorded(), healthy) != events
+
+
+def operation(kind: str, step: str, target: str) -> OperationStatus:
+    return OperationStatus(type=kind, step=step, target=target, started_at=NOW)
+
+
+def told(last: Status, new: Status) -> list[str]:
+    return [f"{event.reason}: {event.message}" for event in events_between(UID, last, new)]
+
+
+def test_events_tell_each_step_of_a_change_of_the_membership() -> None:
+    three = structs.replace(formed(running_pods()), operation=operation("ScaleUp", "Add", "demo-3"))
+    learner = MemberStatus(
+        name="demo-3", id="a", role=MemberRole.LEARNER, voter=False, healthy=True
+    )
+    voter = structs.replace(learner, role=MemberRole.FOLLOWER, voter=True)
+    joining = structs.replace(three, members=(*three.members, learner))
+    four = structs.replace(three, members=(*three.members, voter))
+    assert told(three, joining) == [
+        "MemberAdded: demo-3 (a) joined as a learner; it votes when it caught up"
+    ]
+    assert told(joining, four) == ["MemberPromoted: demo-3 votes; there are 4 voters"]
+    assert told(four, three) == ["MemberRemoved: demo-3 (a) left; there are 3 voters"]
+    assert told(three, three) == []
+    # It comes back under its id, later: that is news again.
+    later = structs.replace(operation("ScaleUp", "Add", "demo-3"), started_at=LATER)
+    first, again = (
+        events_between(UID, before, structs.replace(before, members=joining.members))
+        for before in (three, structs.replace(three, operation=later))
+    )
+    assert first[0].name != again[0].name
+
+
+def test_events_tell_a_replacement_as_one() -> None:
+    three = formed(running_pods())
+    *others, lost = three.members
+    newcomer = structs.replace(lost, id="b", role=MemberRole.LEARNER, voter=False)
+    joining = structs.replace(three, members=(*three.members, newcomer))
+    done = structs.replace(three, members=(*others, structs.replace(lost, id="b")))
+    assert [line.partition(":")[0] for line in told(three, joining)] == ["MemberAdded"]
+    assert told(joining, done) == [
+        f"MemberReplaced: demo-2 votes as b in the place of {member_id(2)}"
+    ]
+
+
+def test_events_tell_nothing_of_members_that_nobody_knows() -> None:
+    three = formed(running_pods())
+    unknown = structs.replace(three, leader=None, members=three.members[:1])
+    assert [line for line in told(three, unknown) if line.startswith("Member")] == []
+    assert [line for line in told(Status(), three) if line.startswith("Member")] == []
+
+
+def test_events_tell_each_pod_of_a_restart_once() -> None:
+    three = formed(running_pods())
+    steps = [
+        structs.replace(three, operation=operation("RollingRestart", step, target))
+        for step, target in (
+            ("Drain", "demo-2"),
+            ("RestartPod", "demo-2"),
+            ("RestartPod", "demo-2"),
+            ("WaitForPod", "demo-2"),
+            ("RestartPod", "demo-1"),
+        )
+    ]
+    assert [told(*pair) for pair in pairwise(steps)] == [
+        ["PodRestarts: demo-2 restarts"],
+        [],
+        [],
+        ["PodRestarts: demo-1 restarts"],
+    ]
 
 
 def test_events_of_trouble_and_recovery() -> None:

@@ -126,6 +126,8 @@ class World:
     def __init__(self, kubernetes: FakeKubernetes, kube: Kube) -> None:
         self.kubernetes = kubernetes
         self.kube = kube
+        self.api_requests: list[str] = []  # the verbs of all that was asked, reads too
+        kube.on_request = self.api_requests.append
         self.nodes = FakeNodes(self._pod_uid)
         kubernetes.on_claim_gone = self.nodes.lose_volume
         self.now = datetime(2026, 11, 21, 10, tzinfo=UTC)
