@@ -34,6 +34,10 @@ test: lint ## everything that needs no cluster
 test-observability: $(STAMP) ## provoke every alert on live clusters, under a real Prometheus
 	$(BIN)/python -m tests.observability
 
+.PHONY: screenshots-dashboards
+screenshots-dashboards: $(STAMP) ## pictures of the dashboards for docs/, from a live cluster
+	$(BIN)/python -m tests.observability.screenshots
+
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -157,16 +157,27 @@ async def provoked(at: Setting, provoke: Provoke, names: Sequence[str]) -> float
     for name in names:
         await at.prometheus.wait_state(name, PROVOCATIONS[name].job, "inactive", 120.0)
     began_at = monotonic()
+    failed: Exception | None = None
     async with provoke(at.lab):
-        for name in names:
-            job = PROVOCATIONS[name].job
-            await at.prometheus.wait_state(name, job, "firing", FIRING_SECONDS_MAX)
-            summary = (await at.prometheus.annotations_of(name, job))["summary"]
-            assert "<no value>" not in summary
-            assert "error" not in summary
-            say(f"{name}: firing after {monotonic() - began_at:.0f} s: {summary}")
-            await check_shown(at.prometheus, name, PROVOCATIONS[name])
+        try:
+            await fire(at, names, began_at)
+        except Exception as error:  # noqa: BLE001 - the fault must go also then
+            failed = error
+    if failed is not None:
+        raise failed
     return monotonic()
+
+
+async def fire(at: Setting, names: Sequence[str], began_at: float) -> None:
+    """Wait until the alerts fire, are worded well, and show."""
+    for name in names:
+        job = PROVOCATIONS[name].job
+        await at.prometheus.wait_state(name, job, "firing", FIRING_SECONDS_MAX)
+        summary = (await at.prometheus.annotations_of(name, job))["summary"]
+        assert "<no value>" not in summary
+        assert "error" not in summary
+        say(f"{name}: firing after {monotonic() - began_at:.0f} s: {summary}")
+        await check_shown(at.prometheus, name, PROVOCATIONS[name])
 
 
 async def check_shown(prometheus: Prometheus, name: str, provocation: Provocation) -> None:

@@ -158,22 +158,8 @@ async def memory_that_lies(lab: Lab) -> AsyncIterator[None]:
     wrong_status = await lab.faults.status(wrong)
     assert wrong_status is not None
     wrong.fail(is_wrong=True)
-    leader = await lab.faults.wait_leader(30.0)
-
-    async def write() -> None:
-        number = 0
-        while True:  # hashes are compared every 1024 entries
-            number += 1
-            key = f"{leader.url}/v1/kv/hash/{number % 8}"
-            with suppress(aiohttp.ClientError, TimeoutError):
-                async with lab.session.put(key, data=b"v") as response:
-                    await response.read()
-
-    writing = [asyncio.create_task(write()) for _ in range(2)]
     yield
-    for task in writing:
-        task.cancel()
-    await asyncio.gather(*writing, return_exceptions=True)
+    leader = await lab.faults.wait_leader(30.0)
     url = f"{leader.url}/v1/cluster/members/{wrong_status['member_id']}"
     status, answer = await ask(lab.session, "DELETE", url)
     assert status == 200, answer
