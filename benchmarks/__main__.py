@@ -6,6 +6,7 @@ was measured is kept in `.bench/last.json` after each part.
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ from benchmarks import (
     wrk,
 )
 from benchmarks.machine import inspect_machine
-from benchmarks.report import Conditions, Outcome, markdown, summary
+from benchmarks.report import Conditions, Outcome, markdown, section, summary
 from benchmarks.samples import JSON, Measured, Recorder, rows
 from benchmarks.systems import Etcd, RaftKV, SystemType
 from benchmarks.workloads import KEY_BYTES, KEYS, TRANSACTIONS, VALUE_BYTES
@@ -124,6 +125,8 @@ def main(  # noqa: PLR0917 click passes them by name
         return
     if wrk.binary() is None:
         raise click.ClickException("wrk is not on the path; Debian and Ubuntu: apt install wrk")
+    # An interruption ends the nodes, however it comes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = _QUICK if quick else _FULL
     settings = msgspec.structs.replace(
         settings, rounds=rounds or settings.rounds, keys=keys or settings.keys
@@ -288,19 +291,12 @@ def _draw(measured: Measured) -> dict[str, str]:
 
 
 def _beside() -> list[str]:
-    """Sections made of what other commands measured, from `docs/benchmarks/*.json`.
-
-    Each file holds a title, a list of column heads, rows of texts, and a sentence on how.
-    """
-    lines = []
-    for path in sorted(_BESIDE.glob("*.json")):
-        said = json.loads(path.read_text())
-        heads = [str(head) for head in said["columns"]]
-        lines += [f"## {said['title']}", "", str(said["how"]), ""]
-        lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-        lines += [f"| {' | '.join(str(each) for each in row)} |" for row in said["rows"]]
-        lines.append("")
-    return lines
+    """What other commands measured and left beside the page, as lists of flat JSON objects."""
+    return [
+        line
+        for path in sorted(_BESIDE.glob("*.json"))
+        for line in section(path.stem, json.loads(path.read_text()))
+    ]
 
 
 if __name__ == "__main__":

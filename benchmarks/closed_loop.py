@@ -36,6 +36,7 @@ PART: Final = "Closed loop"
 CHECKS_PER_SECOND: Final = 40
 _SETTLE_SECONDS: Final = 0.1
 _WARM_UP_CONNECTIONS: Final = 64
+_WARM_UP_SECONDS_MAX: Final = 30.0
 _MIXED_KEYS: Final = 10_000
 _MIXED: Final = Workload(
     "90 % GET, 10 % PUT, zipf 0.99", is_write=False, order="cycle", requests=mixed
@@ -302,4 +303,6 @@ async def _warm_up(system: System, directory: Path) -> None:
             )
             if result.requests >= KEYS or not workload.is_write:
                 break
+            if seconds > _WARM_UP_SECONDS_MAX:
+                raise TimeoutError(f"{result.requests} requests in {seconds:g} s of warming up")
             seconds *= 2

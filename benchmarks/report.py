@@ -1,6 +1,6 @@
 """The page `docs/benchmarks.md`, made of what was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Final
 
@@ -26,6 +26,11 @@ from benchmarks.samples import (
 
 _THEIRS: Final = (GRPC, JSON, ETCD)
 _WIDTH: Final = 100
+#: Of results that lie beside the page.
+_COMMANDS: Final = {
+    "reconcile": "make bench-reconcile",
+    "service": "python -m benchmarks.service",
+}
 
 
 class Conditions(msgspec.Struct, frozen=True):
@@ -131,6 +136,29 @@ def cell(metric: Metric, found: Statistics | None) -> str:
     if found.count == 1:
         return middle
     return f"{middle} ({found.low:,.{metric.digits}f} to {found.high:,.{metric.digits}f})"
+
+
+def section(name: str, entries: Sequence[Mapping[str, object]]) -> list[str]:
+    """What another command measured: one column an entry, one row a field."""
+    if not entries:
+        return []
+    how = _COMMANDS.get(name)
+    fields = list(dict.fromkeys(field for entry in entries for field in entry))
+    lines = [f"## {name.capitalize()}", "", *([f"Measured by `{how}`.", ""] if how else ())]
+    for place, field in enumerate(fields):
+        cells = [_plain(entry.get(field, "-")) for entry in entries]
+        lines.append(f"| {field.replace('_', ' ')} | {' | '.join(cells)} |")
+        if place == 0:
+            lines.append("|---" + "|---:" * len(entries) + "|")
+    return [*lines, ""]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def summary(measured: Measured) -> str:

@@ -9,7 +9,7 @@ from benchmarks.latency import HALF_OF_PEAK, cases, self_test_note
 from benchmarks.machine import Machine, cpu_model
 from benchmarks.open_loop import Result
 from benchmarks.overload import return_to_normal
-from benchmarks.report import Conditions, Outcome, markdown, summary
+from benchmarks.report import Conditions, Outcome, markdown, section, summary
 from benchmarks.samples import GRPC, JSON, OURS, Fault, Measured, Metric, Sample, rows
 
 QUIET = Machine(2, "a processor", 8, "6.1", "ext4", 0.1, 0.2, "3.13.0", 0.01)
@@ -51,6 +51,25 @@ def test_what_broke_is_told_before_any_number_of_a_part() -> None:
     assert said.index("broke an invariant") < said.index("## Closed loop")
     assert "Every run kept its leader" not in said
     assert "Every run kept its leader" in page(measured(20))
+
+
+def test_what_other_commands_measured_is_a_table_of_one_column_an_entry() -> None:
+    entries: list[dict[str, object]] = [
+        {"variant": "idle", "requests": {"get": 1200}},
+        {"variant": "b", "cpu": 0.125},
+    ]
+    assert section("reconcile", entries) == [
+        "## Reconcile",
+        "",
+        "Measured by `make bench-reconcile`.",
+        "",
+        "| variant | idle | b |",
+        "|---|---:|---:|",
+        "| requests | get 1,200 | - |",
+        "| cpu | - | 0.125 |",
+        "",
+    ]
+    assert section("service", []) == []
 
 
 def test_a_run_on_a_busy_machine_is_a_rehearsal() -> None:
