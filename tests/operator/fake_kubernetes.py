@@ -62,6 +62,11 @@ class FakeKubernetes:
         """All objects of a kind."""
         return [item for (kind, _, _), item in sorted(self.objects.items()) if kind == plural]
 
+    def listed(self, kind: Kind, namespace: str, selector: str) -> list[JsonObject]:
+        """What a list answers: copies."""
+        found = (item for item in self.of(kind.plural) if _matches(item, namespace, selector))
+        return [copy.deepcopy(item) for item in found]
+
     def put(self, plural: str, item: JsonObject, *, is_spec_changed: bool = True) -> JsonObject:
         """Store ``item`` whatever was there; returns the stored copy."""
         metadata = item["metadata"]

@@ -267,7 +267,8 @@ async def test_pod_monitor_is_made_once_the_kind_is_known_and_goes_when_switched
     await world.settle(operator)
     made = world.kubernetes.get("podmonitors", "demo")
     assert made is not None
-    assert made["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "path": "/metrics"}]
+    (endpoint,) = made["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("metrics", "/metrics")
     assert world.condition("Degraded") == ("False", "Healthy")
     world.apply_cluster(monitoring={"podMonitor": False})
     await world.settle(operator)

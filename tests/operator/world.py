@@ -14,12 +14,12 @@ from typing_extensions import override
 
 from raftkv_operator.clusters import ClusterKey, Clusters
 from raftkv_operator.endpoints import Endpoints
-from raftkv_operator.errors import OperatorError
+from raftkv_operator.errors import NotFoundError, OperatorError
 from raftkv_operator.execute import Executor
 from raftkv_operator.failpoints import Failpoints
 from raftkv_operator.kube import Kube
 from raftkv_operator.metrics import Metrics
-from raftkv_operator.objects import JsonObject
+from raftkv_operator.objects import JsonObject, Kind
 from raftkv_operator.reconcile import Reconciler
 from raftkv_operator.repair_limit import RepairLimit
 from raftkv_operator.resources import OWNED_KINDS, WATCHED_KINDS
@@ -59,6 +59,25 @@ class OpenGate:
         self.is_open = True
 
 
+class Looker(Kube):
+    """Lists without HTTP, since every round of every scenario lists every kind.
+
+    `test_watch.py` and `test_kube.py` hold the same calls over HTTP.
+    """
+
+    def __init__(self, kubernetes: FakeKubernetes, configuration: Configuration) -> None:
+        super().__init__(configuration)
+        self._kubernetes = kubernetes
+
+    @override
+    async def list(
+        self, kind: Kind, namespace: str | None, *, selector: str = ""
+    ) -> tuple[list[JsonObject], str]:
+        if kind.plural in self._kubernetes.absent:
+            raise NotFoundError(f"{kind.plural} is not known")
+        return self._kubernetes.listed(kind, namespace or "", selector), "0"
+
+
 class Operator:
     """One operator process: its own caches and view, none of which survive it."""
 
@@ -71,7 +90,7 @@ class Operator:
         self.metrics = Metrics()
         self._kubernetes = world.kubernetes
         kinds = (*OWNED_KINDS, *WATCHED_KINDS)
-        self.caches = Caches(kube, kinds, ["default"], lambda _namespace, _name: None)
+        self.caches = Caches(world.looker, kinds, ["default"], lambda _namespace, _name: None)
         self._drawn = 0
         self._reconciler = Reconciler(
             kube=kube,
@@ -128,6 +147,7 @@ class World:
         self.kube = kube
         self.api_requests: list[str] = []  # the verbs of all that was asked, reads too
         kube.on_request = self.api_requests.append
+        self.looker = Looker(kubernetes, Configuration())
         self.nodes = FakeNodes(self._pod_uid)
         kubernetes.on_claim_gone = self.nodes.lose_volume
         self.now = datetime(2026, 11, 21, 10, tzinfo=UTC)
@@ -230,6 +250,8 @@ async def new_world() -> AsyncIterator[World]:
     configuration = Configuration(host=str(server.make_url("")).rstrip("/"))
     try:
         async with Kube(configuration) as kube:
-            yield World(kubernetes, kube)
+            world = World(kubernetes, kube)
+            yield world
+            await world.looker.close()
     finally:
         await server.close()
