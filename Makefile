@@ -28,7 +28,14 @@ run: $(STAMP) ## a three-node cluster on loopback; Ctrl-C stops it
 	@$(BIN)/raftkv local --nodes $(NODES) $(RUN_ARGS)
 
 test: lint ## everything that needs no cluster
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e" tests
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not browser" tests
+
+.PHONY: test-console screenshots
+test-console: $(STAMP) ## the web console in a headless Chromium
+	$(BIN)/python -m pytest -m browser tests/console
+
+screenshots: $(STAMP) ## pictures of the console for docs/, from a live cluster
+	$(BIN)/python -m tests.console.screenshots
 
 .PHONY: test-observability dashboards
 test-observability: $(STAMP) ## provoke every alert on live clusters, under a real Prometheus

@@ -111,8 +111,9 @@ def test_who_falls_silent_grows_old_and_who_left_is_forgotten() -> None:
     members = Members()
     members.look(FOLLOWER)
     members.silent = SLOW
-    members.now += 5.0
-    members.look(FOLLOWER)
+    for _ in range(5):
+        members.now += 1.0
+        members.look(FOLLOWER)
     slow = members.seen_by(FOLLOWER, SLOW)
     assert slow is not None
     assert slow["age_seconds"] == 5.0
@@ -124,6 +125,18 @@ def test_who_falls_silent_grows_old_and_who_left_is_forgotten() -> None:
     report = Report("follower", 4, 1, 1, 1, 1, 1)
     members.reports[FOLLOWER].received(SLOW, report, raft, STORE, members.now)
     assert members.seen_by(FOLLOWER, SLOW) is None
+
+
+def test_what_was_said_before_a_pause_of_looking_is_not_taken_for_silence() -> None:
+    members = Members()
+    members.look(FOLLOWER)
+    assert members.seen_by(FOLLOWER, SLOW) is not None
+    members.now += 60.0
+    assert members.seen_by(FOLLOWER, SLOW) is None
+    members.silent = SLOW
+    members.look(FOLLOWER)
+    assert members.seen_by(FOLLOWER, SLOW) is None
+    assert members.seen_by(FOLLOWER, LEADER) is not None
 
 
 def test_matches_of_a_leader_of_another_term_are_not_shown() -> None:

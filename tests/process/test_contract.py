@@ -314,6 +314,11 @@ async def operations(nodes: Nodes, at: str) -> None:
     assert len((await nodes.ask(at, "GET", "/v1/backup")).body) > 0
     for path in ("/livez", "/readyz", "/readyz?verbose", "/metrics", "/openapi.json"):
         assert (await nodes.ask(at, "GET", path)).status == 200
+    page = await nodes.ask(at, "GET", "/")
+    assert b'src="console/app.js"' in page.body
+    assert (await nodes.ask(at, "GET", "/console/app.js")).status == 200
+    for path in ("/v1/status", "/v1/cluster"):
+        assert (await nodes.ask(at, "OPTIONS", path, Origin=nodes.leader)).status == 200
 
 
 async def redirects(nodes: Nodes) -> None:

@@ -19,6 +19,8 @@ from raftkv.raft.messages import Index, Term
 
 # Members are not asked more often, however many look.
 ASK_SECONDS_MIN: Final = 0.2
+# Nobody has looked for so long: what was said before then says nothing about now.
+_FORGET_SECONDS: Final = 3.0
 # So many changes of this node's role, term or leader are remembered: several elections.
 ROLE_CHANGES_MAX: Final = 32
 
@@ -41,6 +43,8 @@ class Reports:
         """Somebody looks at the cluster: ask the members, unless that was done just now."""
         if now - self._asked_at < ASK_SECONDS_MIN:
             return
+        if now - self._asked_at > _FORGET_SECONDS:
+            self._received.clear()
         self._asked_at = now
         members = {member.id for member in raft.conf_state.members}
         self._received = {
@@ -70,7 +74,7 @@ class Reports:
         """What ``member`` said last, with what its leader said of it; None: nothing yet."""
         if member == raft.id:
             at, report = now, own_report(raft, store)
-        elif member in self._received:
+        elif member in self._received and now - self._asked_at <= _FORGET_SECONDS:
             at, report = self._received[member]
         else:
             return None

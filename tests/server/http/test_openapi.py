@@ -53,6 +53,7 @@ def test_it_has_the_rows_of_the_route_table_and_no_others() -> None:
 def target_of(route: Route) -> str:
     """A path of the row, without a query."""
     segments = {"key": "a", "base64url": "YQ", "id": "00000000000000ff", "name": "a"}
+    segments["file"] = "console.css"
     return route.path.format(**segments)
 
 

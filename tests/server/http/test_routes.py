@@ -23,6 +23,8 @@ ALL = Listener.CLIENT | Listener.ADMIN | Listener.METRICS
         ("GET", "/v1/status", "/v1/status", ""),
         ("HEAD", "/v1/cluster", "/v1/cluster", ""),
         ("GET", "/readyz", "/readyz", ""),
+        ("HEAD", "/", "/", ""),
+        ("GET", "/console/app.js", "/console/{file}", "app.js"),
         ("POST", "/v1/txn", "/v1/txn", ""),
         ("GET", "/v1/leases", "/v1/leases", ""),
         ("GET", "/v1/leases/7", "/v1/leases/{id}", "7"),
@@ -42,7 +44,8 @@ def test_matches(method: str, path: str, row: str, key_text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v2/kv/a", "/v1/status/", "/V1/status", "/v1/%73tatus", "//v1/status"]
+    "path",
+    ["/console", "/v1", "/v2/kv/a", "/v1/status/", "/V1/status", "/v1/%73tatus", "//v1/status"],
 )
 def test_unknown_paths(path: str) -> None:
     with pytest.raises(Refused) as caught:
@@ -55,7 +58,7 @@ def test_unknown_paths(path: str) -> None:
     [
         ("PATCH", "/v1/kv/a", "GET, PUT, DELETE, POST, HEAD"),
         ("get", "/v1/kv/a", "GET, PUT, DELETE, POST, HEAD"),
-        ("POST", "/v1/status", "GET, HEAD"),
+        ("POST", "/v1/status", "GET, OPTIONS, HEAD"),
         ("GET", "/v1/cluster/bootstrap", "POST"),
         ("PUT", "/v1/maintenance/drain", "POST, DELETE"),
     ],

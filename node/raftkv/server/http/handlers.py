@@ -12,6 +12,7 @@ from raftkv.server.http.authorisation import Admin, Authenticate, authorise
 from raftkv.server.http.calls import (
     backup,
     cluster,
+    console,
     keys,
     leases,
     locks,
@@ -59,13 +60,16 @@ CALLS: Final[dict[str, Call]] = {
     "compact": maintenance.compact,
     "drain": maintenance.drain,
     "backup": backup.backup,
+    "page": console.page,
+    "page_file": console.page_file,
+    "preflight": console.preflight,
     "describe": probes.describe,
     "livez": probes.livez,
     "readyz": probes.readyz,
     "scrape": probes.scrape,
 }
 
-_READS: Final = frozenset({"GET", "HEAD"})
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Handlers:

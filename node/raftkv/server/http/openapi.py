@@ -11,6 +11,7 @@ import msgspec
 
 import raftkv
 from raftkv.node.status import ClusterStatus, MemberStatus, Status
+from raftkv.server.console import PAGE, page_files
 from raftkv.server.http import parameters, problems
 from raftkv.server.http.operations import JSON, OPERATIONS, Content, Operation
 from raftkv.server.http.problems import Kind
@@ -97,6 +98,8 @@ _HEADERS: Final[dict[str, tuple[Json, str]]] = {
     ),
 }
 _ANSWER_HEADERS: Final[dict[str, tuple[Json, str]]] = {
+    "Access-Control-Allow-Origin": (_TEXT, "the page that may read, if a member serves it"),
+    "Content-Security-Policy": (_TEXT, "what the page may do"),
     "Content-Disposition": (_TEXT, "a name for the file"),
     "ETag": (_TEXT, "the tag that conditions name"),
     "Idempotency-Replayed": ({"const": "true"}, "the answer to an earlier request"),
@@ -117,6 +120,7 @@ _PATH: Final[dict[str, tuple[Json, str]]] = {
         {"type": "string", "pattern": "^[A-Za-z0-9_-]+={0,2}$"},
         "the key in base64url, with or without padding",
     ),
+    "file": ({"type": "string", "enum": sorted({*page_files()} - {PAGE})}, "a file of the page"),
     "id": (_HEX, "16 hex digits"),
     "key": (
         {"type": "string", "minLength": 1, "maxLength": 511},
@@ -249,7 +253,7 @@ def _responses(route: Route, operation: Operation, failures: Json) -> Json:
         kinds += _OF_WRITES
     if {"Idempotency-Key"} & set(operation.headers):
         names.append("Idempotency-Replayed")
-    if not route.path.endswith("z") and route.path not in ("/metrics", "/openapi.json"):
+    if route.path.startswith("/v1/") and route.method != "OPTIONS":
         names.append("X-RaftKV-Revision")
     responses: Json = {
         str(status): _response(_REASONS[status], content, names)
@@ -395,10 +399,14 @@ def _in_ecma(schema: object) -> object:
 
 
 def _camel(path: str) -> str:
+    if path == "/":
+        return "Console"
     words = path.replace("{", "/by/").replace("}", "").replace(".", "/").split("/")
     return "".join(word.title() for word in words if word)
 
 
 def _tag(path: str) -> str:
+    if path == "/" or path.startswith("/console/"):
+        return "console"
     segment = path.removeprefix("/v1/").split("/")[0]
     return {"k": "kv", "": "probes"}.get(segment, segment)

@@ -164,6 +164,9 @@ _MEMBER: Final = {
     "client_url": "http://127.0.0.1:7430",
 }
 
+_PAGE: Final = ("ETag", "Content-Security-Policy")
+_PREFLIGHT: Final = Operation({200: {}}, answer_headers=("Access-Control-Allow-Origin",))
+
 _READ_KEY: Final = Operation(
     {200: _VALUE_OR_ITEM, 204: {}, 304: {}},
     (*READ_KEY_PARAMETERS, *READ_PARAMETERS),
@@ -407,6 +410,16 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         answer_headers=("Content-Disposition",),
     ),
     ("GET", "/openapi.json"): Operation({200: {JSON: {"type": "object"}}}),
+    ("OPTIONS", "/v1/status"): _PREFLIGHT,
+    ("OPTIONS", "/v1/cluster"): _PREFLIGHT,
+    ("GET", "/"): Operation(
+        {200: {"text/html": "text"}, 304: {}}, headers=("If-None-Match",), answer_headers=_PAGE
+    ),
+    ("GET", "/console/{file}"): Operation(
+        {200: dict.fromkeys(("text/css", "text/javascript", "image/svg+xml"), "text"), 304: {}},
+        headers=("If-None-Match",),
+        answer_headers=_PAGE,
+    ),
     ("GET", "/livez"): Operation({200: {TEXT: "text"}, 503: {TEXT: "text"}}),
     ("GET", "/readyz"): Operation({200: {TEXT: "text"}, 503: {TEXT: "text"}}, ("verbose",)),
     ("GET", "/metrics"): Operation({200: {TEXT: "text"}}),

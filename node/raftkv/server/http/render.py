@@ -294,6 +294,30 @@ class Renderer:
         """200 with JSON that is encoded already."""
         return Response(200, self._json.copy(), body)
 
+    def page(
+        self, status: int, content_type: str | None, body: bytes, tag: str, policy: str
+    ) -> Response:
+        """200 with a file of the console, or 304 without (``content_type`` is None)."""
+        headers = self._text.copy()
+        del headers["Content-Type"]
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        # Kept, but asked for each time: a node of another version has another page.
+        headers["Cache-Control"] = "no-cache"
+        headers["Vary"] = "Accept-Encoding"
+        headers["ETag"] = tag
+        headers["Content-Security-Policy"] = policy
+        headers["Referrer-Policy"] = "no-referrer"
+        headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        return Response(status, headers, body)
+
+    def preflight(self, allowed: dict[str, str]) -> Response:
+        """200 with what a browser may do for a page of another origin."""
+        headers = self._text | allowed
+        del headers["Content-Type"]
+        return Response(200, headers)
+
     def text(self, status: int, body: str) -> Response:
         """Lines for a probe or a person."""
         return Response(status, self._text.copy(), body.encode())

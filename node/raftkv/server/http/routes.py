@@ -88,6 +88,9 @@ ROUTES: Final = (
     ),
     Route("POST", "/v1/maintenance/drain", _ADMIN, "drain", "start the drain of this node"),
     Route("DELETE", "/v1/maintenance/drain", _ADMIN, "drain", "undo the drain of this node"),
+    # A browser asks before it lets a page of another member read these with a token.
+    Route("OPTIONS", "/v1/status", _CLIENT, "preflight", "may a page read it", needs_token=False),
+    Route("OPTIONS", "/v1/cluster", _CLIENT, "preflight", "may a page read it", needs_token=False),
     Route("GET", "/v1/backup", _CLIENT | _ADMIN, "backup", "the whole store at one revision"),
     Route(
         "GET",
@@ -97,6 +100,8 @@ ROUTES: Final = (
         "this API, as an OpenAPI document",
         needs_token=False,
     ),
+    Route("GET", "/", _CLIENT, "page", "the web console", needs_token=False),
+    Route("GET", "/console/{file}", _CLIENT, "page_file", "its files", needs_token=False),
     Route("GET", "/livez", _ANY, "livez", "fails when the process is stuck", needs_token=False),
     Route(
         "GET",

@@ -9,6 +9,7 @@ from raftkv.raft.confchange import ConfigChange
 from raftkv.server.http import membership
 from raftkv.server.http.authorisation import AnyRole, authorise
 from raftkv.server.http.bodies import JSON_BODY_BYTES_MAX
+from raftkv.server.http.calls.console import shared_with_members
 from raftkv.server.http.conditions import etag
 from raftkv.server.http.endpoint import Endpoint, Request
 from raftkv.server.http.guards import refuse_guards
@@ -28,7 +29,9 @@ async def status(at: Endpoint, request: Request, _match: Match, query: str) -> R
     settings = at.settings
     body = status_body(status, uptime_seconds, (*settings.warnings, *settings.more_warnings()))
     body["insecure_listeners"] = settings.insecure_listeners
-    return at.renderer.json(body, status.revision)
+    response = at.renderer.json(body, status.revision)
+    response.headers.update(shared_with_members(at, request))
+    return response
 
 
 async def cluster(at: Endpoint, request: Request, _match: Match, query: str) -> Response:
@@ -40,6 +43,7 @@ async def cluster(at: Endpoint, request: Request, _match: Match, query: str) -> 
     response = at.renderer.json(cluster_body(found), at.revision)
     # What If-Match of a membership change takes; 0: there is no configuration yet.
     response.headers["ETag"] = etag(found.config_index)
+    response.headers.update(shared_with_members(at, request))
     return response
 
 
