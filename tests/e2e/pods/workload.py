@@ -11,6 +11,7 @@ fixed times: what a slow answer held up is made up for, so the rate is the one t
 """
 
 import asyncio
+import errno
 import json
 import time
 from collections import Counter
@@ -262,4 +263,6 @@ def _with(operation: Operation, **changes: object) -> Operation:
 
 
 def _describe(error: BaseException) -> str:
-    return type(error).__name__
+    number = getattr(error, "errno", None)
+    name = errno.errorcode.get(number) if isinstance(number, int) else None
+    return f"{type(error).__name__} {name}" if name else type(error).__name__
