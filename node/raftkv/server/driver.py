@@ -15,6 +15,7 @@ no longer be trusted: the driver stops for good, and the process ends.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from raftkv.kv.outcomes import Outcome
@@ -61,6 +62,7 @@ from raftkv.node.status import ClusterStatus, Positions, Status
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, NodeId
 from raftkv.server.disk_thread import BlockingDisk, DiskThreads
+from raftkv.server.driver_api import Done, HowToRead
 from raftkv.server.log_times import LogTimes
 from raftkv.server.transport import PeerTransport
 from raftkv.server.transport import Rng as TransportRng
@@ -191,8 +193,8 @@ class Driver:
         # Inputs since the last turn, and whether the next turn is already scheduled.
         self._events: list[Event] = []
         self._is_turn_scheduled = False
-        # Requests whose answer somebody awaits.
-        self._pending: dict[RequestId, asyncio.Future[Any]] = {}
+        # Who takes the answers to requests.
+        self._pending: dict[RequestId, Done] = {}
         self._last_request_id = 0
         self._tick_due_at = 0.0
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -295,6 +297,38 @@ class Driver:
         )
         answer: Found | Stale | Failure = await self._ask(request)
         return answer
+
+    def begin_write(self, command: bytes, timeout_seconds: float, done: Done) -> RequestId:
+        """See `DriverApi`."""
+        failure = self._refusal()
+        if failure is not None:
+            self._loop.call_soon(done, failure)
+            return 0
+        self._last_request_id = request_id = self._last_request_id + 1
+        self._pending[request_id] = done
+        deadline = self._loop.time() + timeout_seconds
+        self.post(WriteRequest(request_id, command, deadline))
+        return request_id
+
+    def begin_read(self, query: Query, how: HowToRead, done: Done) -> RequestId:
+        """See `DriverApi`."""
+        failure = self._refusal()
+        if failure is not None:
+            self._loop.call_soon(done, failure)
+            return 0
+        consistency, min_revision, timeout_seconds, max_stale_seconds = how
+        self._last_request_id = request_id = self._last_request_id + 1
+        self._pending[request_id] = done
+        deadline = self._loop.time() + timeout_seconds
+        self.post(
+            ReadRequest(request_id, query, consistency, min_revision, deadline, max_stale_seconds)
+        )
+        return request_id
+
+    def forget(self, request_id: RequestId) -> None:
+        """See `DriverApi`."""
+        if self._pending.pop(request_id, None) is not None:
+            self.post(CancelRequest(request_id))
 
     async def lock(
         self, command: bytes, name: bytes, wait_seconds: float, timeout_seconds: float
@@ -447,9 +481,9 @@ class Driver:
             self._watcher()
 
     def _on_reply(self, reply: Reply) -> None:
-        future = self._pending.pop(reply.id, None)
-        if future is not None and not future.done():
-            future.set_result(reply.answer)
+        done = self._pending.pop(reply.id, None)
+        if done is not None:
+            done(reply.answer)
 
     def _on_send(self, send: Send) -> None:
         self.transport.send(send.channel, send.frame)
@@ -515,18 +549,16 @@ class Driver:
     ) -> Any:  # noqa: ANN401 - the type of the answer follows the type of the request
         """The node's answer to ``request``; when cancelled, the node is told to forget it."""
         is_of_client = isinstance(request, WriteRequest | ReadRequest | LockRequest)
-        if is_of_client and len(self._pending) >= self._pending_requests_max:
-            return Failure(FailureCode.OVERLOADED, "too many requests are in flight on this node")
-        if self._is_closing or self.stopped.done():
-            return Failure(FailureCode.STOPPED, "the node is stopping")
+        failure = self._refusal(is_of_client=is_of_client)
+        if failure is not None:
+            return failure
         future: asyncio.Future[Answer | None] = self._loop.create_future()
-        self._pending[request.id] = future
+        self._pending[request.id] = partial(_resolve, future)
         self.post(request)
         try:
             answer = await future
         except asyncio.CancelledError:
-            if self._pending.pop(request.id, None) is not None:
-                self.post(CancelRequest(request.id))
+            self.forget(request.id)
             raise
         if answer is not None:
             return answer
@@ -535,9 +567,21 @@ class Driver:
             return Failure(FailureCode.UNKNOWN, detail)
         return Failure(FailureCode.STOPPED, "the node is stopping")
 
+    def _refusal(self, *, is_of_client: bool = True) -> Failure | None:
+        """Why no request is taken in now."""
+        if is_of_client and len(self._pending) >= self._pending_requests_max:
+            return Failure(FailureCode.OVERLOADED, "too many requests are in flight on this node")
+        if self._is_closing or self.stopped.done():
+            return Failure(FailureCode.STOPPED, "the node is stopping")
+        return None
+
     def _fail_pending(self) -> None:
         """Wake everybody who waits for an answer that will not come."""
         pending, self._pending = self._pending, {}
-        for future in pending.values():
-            if not future.done():
-                future.set_result(None)
+        for done in pending.values():
+            done(None)
+
+
+def _resolve(future: asyncio.Future[Answer | None], answer: Answer | None) -> None:
+    if not future.done():
+        future.set_result(answer)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from raftkv.kv.outcomes import Outcome
 from raftkv.node.events import (
+    Answer,
     BackupOpened,
     BackupPiece,
     Bootstrapped,
@@ -19,10 +20,16 @@ from raftkv.node.events import (
     SnapshotTaken,
     Stale,
 )
-from raftkv.node.messages import ConfigChanged, Failure, Transferred
+from raftkv.node.messages import ConfigChanged, Failure, RequestId, Transferred
 from raftkv.node.status import ClusterStatus, Status
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, NodeId
+
+#: Takes the answer to a request once; None: the node stopped before it gave one.
+Done = Callable[[Answer | None], None]
+
+#: Consistency, least revision, seconds until the deadline, and of age for a bounded read.
+HowToRead = tuple[Consistency, int, float, float]
 
 
 class DriverApi(Protocol):
@@ -44,6 +51,21 @@ class DriverApi(Protocol):
         max_stale_seconds: float = 0.0,
     ) -> Awaitable[Found | Stale | Failure]:
         """Answer a query at the promised consistency; `Stale` only when less was asked for."""
+        ...
+
+    def begin_write(self, command: bytes, timeout_seconds: float, done: Done) -> RequestId:
+        """As `write`, for who does not wait: ``done`` is called with the answer, never from here.
+
+        Returns what `forget` takes.
+        """
+        ...
+
+    def begin_read(self, query: Query, how: HowToRead, done: Done) -> RequestId:
+        """As `read`, for who does not wait; see `begin_write`."""
+        ...
+
+    def forget(self, request_id: RequestId) -> None:
+        """The client of a `begin_write` or `begin_read` went away: its ``done`` is not called."""
         ...
 
     def lock(

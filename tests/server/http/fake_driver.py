@@ -1,12 +1,13 @@
 """A node made of a store in memory: answers as `DriverApi` says, and as a test tells it to."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
-from raftkv.kv.commands import Command, decode_command, join_batch
+from raftkv.kv.commands import Command, Put, decode_command, encode_command, join_batch
 from raftkv.kv.engine import Table
 from raftkv.kv.memory_engine import MemoryEngine
 from raftkv.kv.outcomes import Item, Outcome
@@ -14,6 +15,7 @@ from raftkv.kv.records import META_KEY, Meta, encode_meta
 from raftkv.kv.store import Store
 from raftkv.node import queries
 from raftkv.node.events import (
+    Answer,
     BackupOpened,
     BackupPiece,
     Bootstrapped,
@@ -24,10 +26,11 @@ from raftkv.node.events import (
     SnapshotTaken,
     Stale,
 )
-from raftkv.node.messages import ConfigChanged, Failure, Transferred
+from raftkv.node.messages import ConfigChanged, Failure, RequestId, Transferred
 from raftkv.node.status import ClusterStatus, MemberStatus, State, Status
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Entry, EntryType, Member, NodeId
+from raftkv.server.driver_api import Done, HowToRead
 
 NODE_ID = 0x00AB_CDEF_0123_4567
 LEADER_ID = 0xFFFF_0000_0000_0001
@@ -116,6 +119,7 @@ class FakeDriver:
     backups: int = 0
     backups_ended: int = 0
     piece_failure: Failure | None = None
+    begun: list[asyncio.Task[Answer]] = field(default_factory=list)
     waiting: int = 0
     cancelled: int = 0
 
@@ -142,6 +146,10 @@ class FakeDriver:
         if self.revision > before:
             self.on_revision(self.revision)
         return list(applied.outcomes or ())
+
+    def apply_put(self, key: bytes) -> None:
+        """Store ``key`` as its own value."""
+        self.apply(encode_command(Put(key, key)))
 
     def change(self, **changes: object) -> None:
         """Report other values from now on."""
@@ -188,6 +196,21 @@ class FakeDriver:
         if consistency is Consistency.LINEARIZABLE or not is_here or isinstance(found, Failure):
             return found
         return Stale(found, self.age_seconds)
+
+    def begin_write(self, command: bytes, timeout_seconds: float, done: Done) -> RequestId:
+        return self._begin(self.write(command, timeout_seconds), done)
+
+    def begin_read(self, query: Query, how: HowToRead, done: Done) -> RequestId:
+        return self._begin(self.read(query, *how), done)
+
+    def _begin(self, asking: Coroutine[Any, Any, Answer], done: Done) -> RequestId:
+        task = asyncio.create_task(asking)
+        self.begun.append(task)
+        task.add_done_callback(lambda task: None if task.cancelled() else done(task.result()))
+        return len(self.begun)
+
+    def forget(self, request_id: RequestId) -> None:
+        self.begun[request_id - 1].cancel()
 
     async def lock(
         self, command: bytes, name: bytes, wait_seconds: float, timeout_seconds: float

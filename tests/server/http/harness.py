@@ -17,6 +17,9 @@ from raftkv.server.http.settings import HttpSettings
 from raftkv.server.metrics import Metrics
 from tests.server.http.fake_driver import FakeDriver
 
+# Whether listeners serve keys on the short way where they can; `both_ways` tries the other too.
+is_fast = True
+
 # Every exchange with a loopback server ends within this, or the test fails.
 SECONDS_MAX = 10.0
 
@@ -137,7 +140,13 @@ async def serving(
     metrics = Metrics()
     settings = settings or HttpSettings(node_name="n1")
     server = create_server(
-        listener, driver, settings, metrics, host=host, authenticate=authenticate
+        listener,
+        driver,
+        settings,
+        metrics,
+        host=host,
+        authenticate=authenticate,
+        is_fast=is_fast,
     )
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()

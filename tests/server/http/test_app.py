@@ -18,6 +18,8 @@ from raftkv.server.http.settings import HttpSettings
 from tests.server.http.fake_driver import LEADER_ID, NODE_ID, FakeDriver
 from tests.server.http.harness import Served, serving, until
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 # ---- keys -----------------------------------------------------------------------------------
 
 

@@ -4,13 +4,23 @@ import asyncio
 
 import pytest
 
+from raftkv.server.http.calls import keys
+from raftkv.server.http.connection import READ_BUFFER_BYTES
+from raftkv.server.http.fast import exchange
+from raftkv.server.http.fast.connection import PIPELINED_MAX
+from raftkv.server.http.fast.wire import Wire
 from raftkv.server.http.settings import HttpSettings
 from tests.server.http.fake_driver import FakeDriver
 from tests.server.http.harness import Raw, Served, serving, until
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 HOST = b"Host: localhost\r\n"
 PUT = b"PUT /v1/kv/a HTTP/1.1\r\n" + HOST
 GET = b"GET /v1/kv/a HTTP/1.1\r\n" + HOST + b"\r\n"
+
+# What an event loop hands on at once, at most.
+RECEIVED_BYTES_MAX = 256 << 10
 
 # Short deadlines, so that the tests need not wait for the real ones.
 IMPATIENT = HttpSettings("n1", head_seconds_max=0.2, body_seconds_max=0.2, linger_seconds=0.2)
@@ -34,7 +44,7 @@ async def test_row_1_a_head_that_drips_is_cut_off_and_others_are_served() -> Non
                 tasks.create_task(drip_head(served))
             assert (await served.ask("GET", "/livez")).status == 200
         assert loop.time() - started_at < 5.0
-        await until(lambda: not served.server.connections)
+        await until(lambda: not served.server.connection_count)
 
 
 async def drip_head(served: Served) -> None:
@@ -222,18 +232,31 @@ async def test_row_4_endless_tiny_chunks_end_at_the_body_deadline() -> None:
         dripping.cancel()
 
 
-async def test_row_6_pipelined_requests_are_answered_in_order_and_capped() -> None:
+async def test_row_6_pipelined_requests_are_answered_in_order_and_capped(both_ways: str) -> None:
     driver = FakeDriver(gate=asyncio.Event())
     async with serving(driver) as served, served.connect() as raw:
         raw.send(GET * 10_000)
         await until(lambda: driver.waiting)
-        # One is at work, and what waits behind it is bounded.
-        assert len(driver.reads) == 1
-        assert max(len(each._messages) for each in served.server.connections) <= 32
+        if both_ways == "fast":
+            # Those at work, and what waits behind them unread, are bounded.
+            await until(lambda: buffered_bytes(served) > READ_BUFFER_BYTES)
+            assert len(driver.reads) == PIPELINED_MAX
+            assert buffered_bytes(served) <= READ_BUFFER_BYTES + RECEIVED_BYTES_MAX
+        else:
+            # One is at work, and what waits behind it is bounded.
+            assert len(driver.reads) == 1
+            assert max(len(each._messages) for each in served.server.connections) <= 32
         assert driver.gate is not None
         driver.gate.set()
         for _ in range(10_000):
             assert (await raw.answer()).status == 404
+
+
+def buffered_bytes(served: Served) -> int:
+    """What the only connection on the short way has received and not begun."""
+    assert served.server._fast is not None
+    (connection,) = served.server._fast.connections
+    return len(connection._buffer)
 
 
 async def test_row_6_a_client_that_never_reads_is_paused_and_then_cut_off() -> None:
@@ -259,7 +282,7 @@ async def test_connections_beyond_the_cap_are_told_so() -> None:
                 answer = await third.answer()
                 assert (answer.status, answer.code()) == (429, "overloaded")
                 assert await third.until_closed() == b""
-        await until(lambda: not served.server.connections)
+        await until(lambda: not served.server.connection_count)
         assert (await served.ask("GET", "/livez")).status == 200
 
 
@@ -293,9 +316,14 @@ async def test_an_unknown_expectation_is_417(served: Served) -> None:
 
 
 async def test_a_bug_is_a_500_whose_outcome_is_unknown(
-    served: Served, caplog: pytest.LogCaptureFixture
+    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served.driver.apply = None  # type: ignore[assignment,method-assign]
+    def fail(*_: object, **__: object) -> None:
+        raise TypeError
+
+    monkeypatch.setattr(keys, "end_write", fail)
+    monkeypatch.setattr(exchange, "end_write", fail)
+    monkeypatch.setattr(Wire, "written", fail)
     answer = await served.ask("PUT", "/v1/kv/a", body=b"v")
     assert (answer.status, answer.code()) == (500, "internal")
     assert answer.json()["outcome"] == "unknown"

@@ -30,7 +30,7 @@ def change(served: Served, *commands: Command) -> None:
 
 
 def hub(served: Served) -> Watches:
-    return served.server._handlers._endpoint.watches
+    return served.server._handlers.endpoint.watches
 
 
 @asynccontextmanager

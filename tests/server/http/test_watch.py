@@ -298,7 +298,7 @@ async def test_more_watches_than_allowed_are_refused() -> None:
             )
             answer = await served.ask("GET", "/v1/watch?prefix=")
             assert (answer.status, answer.code()) == (429, "overloaded")
-        hub = served.server._handlers._endpoint.watches
+        hub = served.server._handlers.endpoint.watches
         await until(lambda: hub.count == 1)
         async with watching(served) as three:
             await three.next()
@@ -371,7 +371,7 @@ async def test_http_1_0_gets_the_stream_without_chunks(served: Served) -> None:
 async def test_a_client_that_goes_away_is_forgotten(served: Served) -> None:
     async with watching(served) as events:
         await events.next()
-        hub = served.server._handlers._endpoint.watches
+        hub = served.server._handlers.endpoint.watches
         assert hub.count == 1
     await until(lambda: hub.count == 0)
     feed = hub._feed
@@ -390,7 +390,7 @@ async def test_a_slow_reader_is_cut_and_goes_on_behind_what_it_has_read() -> Non
         await quick.next()
         transport = slow.raw.writer.transport
         transport.pause_reading()  # type: ignore[attr-defined]
-        hub = served.server._handlers._endpoint.watches
+        hub = served.server._handlers.endpoint.watches
         seen: list[int] = []
         value = bytes(200_000)
         async with asyncio.timeout(SECONDS_MAX):

@@ -12,6 +12,7 @@ one. Nothing is decided here but how a body is read. Access logging is off; metr
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -23,8 +24,10 @@ from aiohttp.http_exceptions import LineTooLong
 
 from raftkv.server.driver_api import DriverApi
 from raftkv.server.http.authorisation import CHALLENGE, Authenticate
-from raftkv.server.http.connection import LimitedServer
+from raftkv.server.http.connection import Connection, LimitedServer
 from raftkv.server.http.endpoint import Request
+from raftkv.server.http.fast.connection import FastConnection
+from raftkv.server.http.fast.path import FastPath
 from raftkv.server.http.handlers import Handlers
 from raftkv.server.http.live import UNREAD_BYTES_MAX, LiveConnection
 from raftkv.server.http.problems import (
@@ -44,6 +47,11 @@ from raftkv.server.http.routes import Listener
 from raftkv.server.http.settings import HttpSettings
 from raftkv.server.metrics import Metrics
 
+if sys.version_info >= (3, 12):
+    from typing import override
+else:
+    from typing_extensions import override
+
 _LOG: Final = logging.getLogger(__name__)
 
 # How old the knowledge may be that the node is (not) draining, when a response is sent.
@@ -53,12 +61,65 @@ _DRAIN_CHECK_SECONDS: Final = 0.1
 class HttpServer(LimitedServer):
     """One listener's server; give it to ``aiohttp.web.ServerRunner``."""
 
-    def __init__(self, handlers: Handlers, settings: HttpSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, handlers: Handlers, settings: HttpSettings, metrics: Metrics, *, is_fast: bool
+    ) -> None:
         super().__init__(self._serve, self._error_response, settings)
         self._handlers = handlers
         self._metrics = metrics
         self._is_draining = False
         self._drain_checked_at = float("-inf")
+        # Where connections begin; None: at aiohttp.
+        self._fast = FastPath(self, handlers, metrics) if is_fast else None
+
+    @override
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # all that asyncio asks for
+        return super().__call__() if self._fast is None else FastConnection(self._fast)
+
+    @property
+    @override
+    def connection_count(self) -> int:
+        """See `LimitedServer`."""
+        return super().connection_count + (len(self._fast.connections) if self._fast else 0)
+
+    @property
+    @override
+    def in_flight(self) -> int:
+        """See `LimitedServer`."""
+        fast = self._fast.connections if self._fast else ()
+        return super().in_flight + sum(not connection.is_idle for connection in fast)
+
+    @override
+    def close_idle_connections(self) -> None:
+        """See `LimitedServer`."""
+        super().close_idle_connections()
+        for connection in list(self._fast.connections if self._fast else ()):
+            if connection.is_idle:
+                connection.close()
+
+    @override
+    def pre_shutdown(self) -> None:
+        """See `aiohttp.web.Server`."""
+        super().pre_shutdown()
+        for connection in list(self._fast.connections if self._fast else ()):
+            connection.end()
+
+    @override
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """See `aiohttp.web.Server`."""
+        await asyncio.gather(
+            super().shutdown(timeout), *([self._fast.shutdown(timeout)] if self._fast else [])
+        )
+
+    def take_over(
+        self, transport: asyncio.Transport, data: bytes, head_seconds: float | None
+    ) -> None:
+        """See `raftkv.server.http.fast.path.Host`."""
+        connection = Connection(self, head_seconds)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        if data:
+            connection.data_received(data)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         started_at = perf_counter()
@@ -77,7 +138,7 @@ class HttpServer(LimitedServer):
             return await self._send_live(request, response.headers, response.live)
         sent = web.Response(status=response.status, headers=response.headers, body=response.body)
         # A body left unread is in the way of a next request.
-        if self._must_close(now) or not request.content.is_eof():
+        if self.must_close(now) or not request.content.is_eof():
             sent.force_close()
         return sent
 
@@ -85,7 +146,7 @@ class HttpServer(LimitedServer):
         self, request: web.BaseRequest, headers: dict[str, str], stream: AsyncIterator[bytes]
     ) -> web.StreamResponse:
         sent = web.StreamResponse(headers=headers)
-        if self._must_close(perf_counter()) or not request.content.is_eof():
+        if self.must_close(perf_counter()) or not request.content.is_eof():
             sent.force_close()
         await sent.prepare(request)
         try:
@@ -104,19 +165,23 @@ class HttpServer(LimitedServer):
         live: Callable[[LiveConnection], Awaitable[None]],
     ) -> web.StreamResponse:
         sent = web.StreamResponse(headers=headers)
-        if self._must_close(perf_counter()) or not request.content.is_eof():
+        if self.must_close(perf_counter()) or not request.content.is_eof():
             sent.force_close()
         await sent.prepare(request)
         with suppress(ConnectionError):  # the client went away
             await live(_LiveConnection(request, sent))
         return sent
 
+    def body_timeout(self) -> Problem:
+        """See `raftkv.server.http.fast.path.Host`."""
+        return _body_timeout(self.settings.body_seconds_max)
+
     def end_watches(self) -> None:
         """End watches and long polls, also those to come: part of the end of a drain."""
         self._handlers.end_watches()
 
-    def _must_close(self, now: float) -> bool:
-        """Whether the node drains (operator design, rule 15: every response then closes)."""
+    def must_close(self, now: float) -> bool:
+        """Whether the node drains: every response then closes (operator design, rule 15)."""
         if now - self._drain_checked_at > _DRAIN_CHECK_SECONDS:
             self._drain_checked_at = now
             self._is_draining = self._handlers.is_draining()
@@ -175,13 +240,14 @@ def create_server(
     *,
     host: str,
     authenticate: Authenticate | None = None,
+    is_fast: bool = True,
 ) -> HttpServer:
     """The server of one socket that is bound to ``host``; call with the event loop running.
 
     ``listener`` says which rows of the route table it serves: the client's socket is
     ``CLIENT | ADMIN`` when there is no admin address. A drain asks ``in_flight`` of every server
     until all say 0, and then calls ``close_idle_connections``. Without ``authenticate``, whoever
-    can connect may do everything.
+    can connect may do everything. ``is_fast`` False is for comparing: aiohttp serves everything.
     """
     handlers = Handlers(
         listener,
@@ -191,7 +257,8 @@ def create_server(
         must_be_local=is_local_host(host),
         authenticate=authenticate,
     )
-    return HttpServer(handlers, settings, metrics)
+    is_fast = is_fast and handlers.serves_keys
+    return HttpServer(handlers, settings, metrics, is_fast=is_fast)
 
 
 async def _read_body(request: web.BaseRequest, seconds_max: float, bytes_max: int) -> bytes:
@@ -215,8 +282,8 @@ async def _read_body(request: web.BaseRequest, seconds_max: float, bytes_max: in
                 parts += part
         return bytes(parts)
     except TimeoutError:
-        detail = f"the body was not complete after {seconds_max:g} s"
-        raise Refused(BODY_TIMEOUT, detail) from None
+        problem = _body_timeout(seconds_max)
+        raise Refused(problem.kind, problem.detail) from None
     except web.RequestPayloadError:
         raise Refused(BAD_BODY, "the body is not framed as its head says") from None
 
@@ -230,6 +297,10 @@ async def _answer_expectation(request: web.BaseRequest) -> None:
     if not request.content.is_eof():
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # an interim answer is not the beginning of the answer
+
+
+def _body_timeout(seconds_max: float) -> Problem:
+    return Problem(BODY_TIMEOUT, f"the body was not complete after {seconds_max:g} s")
 
 
 def _too_large(bytes_max: int) -> Refused:

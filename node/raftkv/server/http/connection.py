@@ -59,9 +59,14 @@ class LimitedServer(web.Server):
         return Connection(self)
 
     @property
+    def connection_count(self) -> int:
+        """How many sockets are open."""
+        return len(self._connections)
+
+    @property
     def is_full(self) -> bool:
         """Whether no further connection is to be served."""
-        return len(self._connections) >= self.settings.connections_max
+        return self.connection_count >= self.settings.connections_max
 
     @property
     def in_flight(self) -> int:
@@ -74,6 +79,11 @@ class LimitedServer(web.Server):
             if connection.is_idle:
                 connection.force_close()
 
+    def refuse(self, transport: asyncio.Transport) -> None:
+        """Tell a client that there are too many connections, and close."""
+        transport.write(_TOO_MANY_CONNECTIONS)
+        transport.close()
+
     def _each(self) -> list["Connection"]:
         return [each for each in self._connections if isinstance(each, Connection)]
 
@@ -81,9 +91,10 @@ class LimitedServer(web.Server):
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_head_deadline", "_limits", "_server")
+    __slots__ = ("_first_head_seconds", "_head_deadline", "_limits", "_server")
 
-    def __init__(self, server: LimitedServer) -> None:
+    def __init__(self, server: LimitedServer, head_seconds_max: float | None = None) -> None:
+        """``head_seconds_max``: what is left for the first head, if it has begun elsewhere."""
         limits = server.settings
         super().__init__(
             server,
@@ -98,6 +109,7 @@ class Connection(RequestHandler):
         self._limits = limits
         # Runs while a request's head is expected: from the start, and from a head's first byte.
         self._head_deadline: asyncio.TimerHandle | None = None
+        self._first_head_seconds = head_seconds_max or limits.head_seconds_max
 
     @property
     def is_idle(self) -> bool:
@@ -113,24 +125,25 @@ class Connection(RequestHandler):
         transport = cast("asyncio.Transport", transport)
         if self._server.is_full:
             self._force_close = True
-            transport.write(_TOO_MANY_CONNECTIONS)
-            transport.close()
+            self._server.refuse(transport)
             return
-        _limit_unread(transport, self._limits.unread_seconds_max)
+        limit_unread(transport, self._limits.unread_seconds_max)
         super().connection_made(transport)
-        self._expect_head()
+        self._expect_head(self._first_head_seconds)
 
     @override
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         waiter = self._waiter
-        if self._messages or waiter is None or waiter.done():
+        # Without a waiter a request is at work, or the first one is yet to be waited for.
+        is_at_work = self._request_count > 0 and (waiter is None or waiter.done())
+        if self._messages or is_at_work:
             # A head is complete: what follows has deadlines of its own.
             if self._head_deadline is not None:
                 self._head_deadline.cancel()
                 self._head_deadline = None
         elif self._head_deadline is None:
-            self._expect_head()
+            self._expect_head(self._limits.head_seconds_max)
 
     @override
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -153,11 +166,18 @@ class Connection(RequestHandler):
         response.force_close()
         return response
 
-    def _expect_head(self) -> None:
-        self._head_deadline = self._loop.call_later(self._limits.head_seconds_max, self.force_close)
+    def _expect_head(self, seconds: float) -> None:
+        self._head_deadline = self._loop.call_later(seconds, self.force_close)
 
 
-def _limit_unread(transport: asyncio.BaseTransport, seconds: float) -> None:
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel find out that the peer of an idle connection is gone."""
+    sock: Any = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def limit_unread(transport: asyncio.BaseTransport, seconds: float) -> None:
     """Let the kernel cut a connection whose peer takes nothing for so long.
 
     It covers what asyncio's buffer and the kernel hold, also while the connection is closing.

@@ -25,7 +25,7 @@ from raftkv.server.http.calls import (
 from raftkv.server.http.endpoint import Call, Endpoint, Request
 from raftkv.server.http.problems import WRONG_CLUSTER, Refused
 from raftkv.server.http.render import Response
-from raftkv.server.http.routes import Listener, Route, match_route
+from raftkv.server.http.routes import Listener, Match, Route, match_route
 from raftkv.server.http.settings import HttpSettings
 from raftkv.server.http.targets import split_target
 from raftkv.server.metrics import Metrics
@@ -87,32 +87,45 @@ class Handlers:
     ) -> None:
         self._listener = listener
         self._driver = driver
-        self._must_be_local = must_be_local
+        self.must_be_local = must_be_local
         self._authenticate = authenticate
-        self._endpoint = Endpoint(driver, settings, metrics)
-        self.renderer = self._endpoint.renderer
+        self.endpoint = Endpoint(driver, settings, metrics)
+        self.renderer = self.endpoint.renderer
 
     async def answer(self, request: Request) -> Response:
         """The answer to ``request``; refusals and failures are answers too."""
         try:
-            path, query = split_target(request.target)
-            match = match_route(request.method, path, self._listener)
-            request.route = match.route.path
-            requests.check_head(
-                request.headers,
-                is_write=request.method not in _READS,
-                must_be_local=self._must_be_local,
-            )
-            if self._authenticate is not None and match.route.needs_token:
-                self._check_token(request, match.route, self._authenticate)
-            if match.route.handler != "bootstrap":
-                self._check_cluster(request)
-            response = await CALLS[match.route.handler](self._endpoint, request, match, query)
+            match, query = self.admit(request)
+            response = await CALLS[match.route.handler](self.endpoint, request, match, query)
         except Refused as refused:
             return self.renderer.problem(refused.problem, self._driver.status().revision)
         # Fails closed: a handler that forgot to ask is found by the first test with a token.
         assert request.identity is None or request.is_authorised, "a handler did not authorise"
         return response
+
+    def admit(self, request: Request) -> tuple[Match, str]:
+        """The row that serves ``request``, and its raw query. Raises Refused.
+
+        What every request is asked is done then; what it touches is for the handler to authorise.
+        """
+        path, query = split_target(request.target)
+        match = match_route(request.method, path, self._listener)
+        request.route = match.route.path
+        requests.check_head(
+            request.headers,
+            is_write=request.method not in _READS,
+            must_be_local=self.must_be_local,
+        )
+        if self._authenticate is not None and match.route.needs_token:
+            self._check_token(request, match.route, self._authenticate)
+        if match.route.handler != "bootstrap":
+            self._check_cluster(request)
+        return match, query
+
+    @property
+    def serves_keys(self) -> bool:
+        """Whether this is a listener for clients."""
+        return Listener.CLIENT in self._listener
 
     @property
     def needs_token(self) -> bool:
@@ -125,8 +138,8 @@ class Handlers:
 
     def end_watches(self) -> None:
         """End watches and long polls, also those to come."""
-        if Listener.CLIENT in self._listener:
-            self._endpoint.watches.close()
+        if self.serves_keys:
+            self.endpoint.watches.close()
 
     def _check_token(self, request: Request, route: Route, authenticate: Authenticate) -> None:
         """Who asks, and whether calls that change the cluster are theirs to make."""
