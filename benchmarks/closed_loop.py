@@ -287,21 +287,24 @@ async def settled_revision(system: System) -> int:
 
 
 async def _warm_up(system: System, directory: Path) -> None:
-    """Fill every key, and let everything have been done once."""
+    """Fill every key, and let everything have been done for a while."""
     leader = await system.leader()
-    seconds = 2.0
-    for workload in (PUT, GET):
-        requests = directory / "requests.txt"
-        wrk.write_requests(requests, workload.requests(system.api, KEYS))
+    requests = directory / "requests.txt"
+    for workload in (TRANSACTIONS, PUT, GET):
+        distinct = workload.requests(system.api, KEYS)
+        wrk.write_requests(requests, distinct)
+        # Transactions fill the keys: each of them must have been sent.
+        requests_min = len(distinct) if workload is TRANSACTIONS else 1
+        seconds = 2.0
         while True:
             result, _ = await wrk.run(
                 [leader.url],
                 requests,
                 order="cycle",
-                connections=_WARM_UP_CONNECTIONS,
+                connections=4 if workload is TRANSACTIONS else _WARM_UP_CONNECTIONS,
                 seconds=seconds,
             )
-            if result.requests >= KEYS or not workload.is_write:
+            if result.requests >= requests_min:
                 break
             if seconds > _WARM_UP_SECONDS_MAX:
                 raise TimeoutError(f"{result.requests} requests in {seconds:g} s of warming up")

@@ -229,7 +229,9 @@ def _conditions(outcome: Outcome) -> list[str]:
         "about 5 minutes), with `wrk` and `etcd` on the path, or `ETCD=/path/to/etcd`, and etcd's "
         "tool as `etcd-benchmark` on the path, or `ETCD_BENCHMARK=/path/to/it` (`go build "
         "go.etcd.io/etcd/v3/tools/benchmark`). `python -m benchmarks --only PART` measures a part, "
-        "`python -m benchmarks --again` writes this page anew from the samples of the last run."
+        "`python -m benchmarks --again` writes this page anew from the samples of the last run. "
+        "`python -m benchmarks.service` measures a put through the Service, on the Kubernetes that "
+        "KUBECONFIG names."
     ]
     lines = ["## How it was measured", ""]
     for text in [*paragraphs, *repeat]:
