@@ -5,6 +5,10 @@ import os
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from tests.e2e import diagnostics
@@ -12,8 +16,10 @@ from tests.e2e.environment import open_cluster
 from tests.e2e.kubectl import E2EError, Kubectl
 from tests.e2e.operator_install import NAMESPACE as OPERATOR_NAMESPACE
 from tests.e2e.report import Row, render, render_page
-from tests.e2e.scenarios import LONG_SCENARIOS, SCENARIOS, Scenario
+from tests.e2e.scenarios import LIGHT_SCENARIOS, LONG_SCENARIOS, SCENARIOS, Scenario
 from tests.e2e.suite import CLUSTERS_NAMESPACE, Suite
+
+_LIGHT_MAX = 3  # side by side
 
 
 def main() -> int:
@@ -70,15 +76,25 @@ def _run_all(kubectl: Kubectl, image: str, chosen: list[Scenario], *, keep: bool
     suite.open()
     rows: list[Row] = []
     began = time.monotonic()
-    for scenario in chosen:
-        _say(f"[{time.monotonic() - began:6.1f} s] {scenario.name}: {scenario.behaviour}")
-        rows.append(_run(suite, scenario))
+    for is_light, group in groupby(chosen, lambda scenario: scenario in LIGHT_SCENARIOS):
+        scenarios = list(group)
+        if is_light:
+            # A suite for each: what they share is made before.
+            suite.need_operator()
+            suite.client.wait_back()
+            suites = [copy(suite) for _ in scenarios]
+            with ThreadPoolExecutor(_LIGHT_MAX) as pool:
+                rows += pool.map(partial(_run, began), suites, scenarios)
+            continue
+        rows += (_run(began, suite, scenario) for scenario in scenarios)
     if not keep:
-        rows.append(_run(suite, Scenario("clean-up", "nothing is left and nothing hangs", _close)))
+        closing = Scenario("clean-up", "nothing is left and nothing hangs", _close)
+        rows.append(_run(began, suite, closing))
     return rows
 
 
-def _run(suite: Suite, scenario: Scenario) -> Row:
+def _run(start: float, suite: Suite, scenario: Scenario) -> Row:
+    _say(f"[{time.monotonic() - start:6.1f} s] {scenario.name}: {scenario.behaviour}")
     row = suite.row = Row(scenario.name, scenario.behaviour)
     began = time.monotonic()
     try:
@@ -89,7 +105,7 @@ def _run(suite: Suite, scenario: Scenario) -> Row:
         row.failure = traceback.format_exc()
     row.seconds = time.monotonic() - began
     if row.failure:
-        _say(f"FAILED after {row.seconds:.1f} s: {row.failure}")
+        _say(f"FAILED {row.name} after {row.seconds:.1f} s: {row.failure}")
         _say(diagnostics.collect(suite.kubectl, [CLUSTERS_NAMESPACE], OPERATOR_NAMESPACE))
     return row
 

@@ -135,14 +135,16 @@ class Suite:
         self.operator.uninstall_chart()
         self._is_operator_installed = False
 
-    def need_demo(self) -> RaftCluster:
+    def need_demo(self, *, is_image_kept: bool = False) -> RaftCluster:
         """The cluster `demo`, settled, as the scenarios share it; made if need be."""
         self.need_operator()
         demo = self.cluster("demo")
         if self.kubectl.find("raftkvcluster", "demo", "-n", CLUSTERS_NAMESPACE) is None:
             demo.apply()
         else:  # an earlier scenario may have failed half-way
-            demo.patch_spec(**_SHARED_SPEC, image=self.image)
+            demo.patch_spec(**_SHARED_SPEC)
+            if not is_image_kept:
+                demo.patch_spec(image=self.image)
         demo.wait_settled(seconds=_SETTLE_SECONDS)
         return demo
 

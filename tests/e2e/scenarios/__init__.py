@@ -14,9 +14,14 @@ from tests.e2e.scenarios import (
     refusals,
 )
 
-__all__ = ["LONG_SCENARIOS", "SCENARIOS", "Scenario"]
+__all__ = ["LIGHT_SCENARIOS", "LONG_SCENARIOS", "SCENARIOS", "Scenario"]
 
-LONG_SCENARIOS: tuple[Scenario, ...] = (*changes.LONG_SCENARIOS, *crashes.LONG_SCENARIOS)
+# Without load and on clusters of their own: they run side by side.
+LIGHT_SCENARIOS: tuple[Scenario, ...] = (
+    *refusals.LIGHT_SCENARIOS,
+    *changes.LIGHT_SCENARIOS,
+    *operators.LIGHT_SCENARIOS,
+)
 
 SCENARIOS: tuple[Scenario, ...] = (
     *install.SCENARIOS,
@@ -25,8 +30,15 @@ SCENARIOS: tuple[Scenario, ...] = (
     *losses.SCENARIOS,
     *network.SCENARIOS,
     *operators.SCENARIOS,
+    *LIGHT_SCENARIOS,
     *crashes.SCENARIOS,
-    *refusals.SCENARIOS,
     *bootstrap.SCENARIOS,
     *lifecycle.SCENARIOS,
+)
+
+LONG_SCENARIOS: tuple[Scenario, ...] = (
+    *changes.LONG_SCENARIOS,
+    *operators.LONG_SCENARIOS,
+    *bootstrap.LONG_SCENARIOS,
+    *crashes.LONG_SCENARIOS,
 )

@@ -130,15 +130,21 @@ def _require_steady(cluster: RaftCluster, allowed: set[str | None], recorded: st
     wait_until("no second cluster forms", look, seconds=60, interval_seconds=1)
 
 
+def _scenario(point: str) -> Scenario:
+    return Scenario(
+        f"crash-{point.replace(':', '-')}",
+        f"the operator is killed {point.replace(':', ' ')}",
+        partial(operator_killed, point=point),
+    )
+
+
+_IN_CI = ("after:record-bootstrap", "after:bootstrap")
+
 SCENARIOS = (
-    *(
-        Scenario(
-            f"crash-{point.replace(':', '-')}",
-            f"the operator is killed {point.replace(':', ' ')}",
-            partial(operator_killed, point=point),
-        )
-        for point in FOUNDING_POINTS
-    ),
-    Scenario("target-lost", "the founder's volume goes before the call", target_lost),
+    *map(_scenario, _IN_CI),
     Scenario("founder-lost", "the founder's volume goes after the call", founder_lost),
+)
+LONG_SCENARIOS = (
+    *(_scenario(point) for point in FOUNDING_POINTS if point not in _IN_CI),
+    Scenario("target-lost", "the founder's volume goes before the call", target_lost),
 )

@@ -34,15 +34,7 @@ _ELSEWHERE = frozenset({"record-bootstrap", "bootstrap"})
 _NEEDS_A_DEAD_MACHINE = frozenset({"record-replacement", "discard-pod"})
 _NEVER = frozenset(f"delete-{kind}" for kind in _KEPT_KINDS)
 
-_IN_CI = (
-    "after:add-learner",
-    "before:promote-learner",
-    "after:remove-member",
-    "after:stop-pod",
-    "after:replace-member",
-    "after:orphan-statefulset",
-    "after:record-hibernation",
-)
+_IN_CI = ("before:promote-learner", "after:remove-member", "after:replace-member")
 
 
 def _up(_: Suite, demo: RaftCluster) -> None:

@@ -178,11 +178,7 @@ def _require_only_silence(suite: Suite, load: Load) -> None:
     Until Kubernetes takes it out of the Service, after 40 s, a new connection may be led to it;
     a client that meets it twice, with its one retry, has failed. Anything else is not excused.
     """
-    others = {
-        met: count
-        for met, count in load.failures.items()
-        if not met.endswith(_SILENCE)
-    }
+    others = {met: count for met, count in load.failures.items() if not met.endswith(_SILENCE)}
     if others:
         raise E2EError(f"requests failed of something else than a silent machine: {others}")
     if load.failed:

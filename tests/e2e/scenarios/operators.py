@@ -23,7 +23,7 @@ _REPAIR_SECONDS = 30.0
 
 # What somebody might do to each object, as a merge patch.
 _EDITS: tuple[tuple[str, str, JsonObject], ...] = (
-    ("configmap", "demo-config", {"data": {"raftkv.toml": "nonsense = true"}}),
+    ("configmap", "demo-config", {"data": {"RAFTKV_HEARTBEAT_MS": "900"}}),
     ("serviceaccount", "demo-node", {"automountServiceAccountToken": True}),
     ("service", "demo-peers", {"spec": {"publishNotReadyAddresses": False}}),
     ("service", "demo", {"metadata": {"labels": {"app.kubernetes.io/component": "mine"}}}),
@@ -199,7 +199,9 @@ def _require_unharmed(demo: RaftCluster, cluster_id: str, members: dict[str, str
 SCENARIOS = (
     Scenario("drift", "every object edited and deleted under load", drift),
     Scenario("api-away", "no API server for a minute", api_away),
-    Scenario("two-replicas", "the operator is scaled to two", two_replicas),
     Scenario("two-installs", "a second operator in another namespace", two_installs),
+)
+LIGHT_SCENARIOS = (
     Scenario("quorum-lost", "two volumes of three; the namespace is deleted", quorum_lost),
 )
+LONG_SCENARIOS = (Scenario("two-replicas", "the operator is scaled to two", two_replicas),)
