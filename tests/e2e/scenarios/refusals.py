@@ -12,7 +12,7 @@ _LONG_NAME = "a" * 41
 def broken_resources(suite: Suite) -> None:
     """What can never be right is refused with a sentence a person understands."""
     suite.need_operator()
-    refused = (
+    refused: tuple[tuple[str, JsonObject, str], ...] = (
         ("many", {"replicas": 10}, "replicas must be between 0 (hibernate) and 9"),
         ("negative", {"replicas": -1}, "replicas must be between 0 (hibernate) and 9"),
         (
