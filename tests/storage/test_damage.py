@@ -234,6 +234,24 @@ def test_rule_07_a_gap_in_the_entries_is_refused(first_index: int) -> None:
     assert refused(disk).reason == f"entry {first_index} follows entry 2"
 
 
+def test_rule_07_a_gap_in_the_entries_of_one_write_is_refused() -> None:
+    disk = SimDisk()
+    recovered = found_on(disk)
+    run_task(disk, recovered.wal.append(None, make_entries(1, 2)))
+    entries = [*make_entries(3, 1), *make_entries(5, 1)]
+    forge(disk, segment_path("00000001.active"), 2, encode_record(Append(None, entries)))
+    assert refused(disk).reason == "entry 5 follows entry 3"
+
+
+def test_rule_07_a_committed_entry_that_is_written_again_is_refused() -> None:
+    disk = SimDisk()
+    recovered = found_on(disk)
+    run_task(disk, recovered.wal.append(HardState(1, None, 2), make_entries(1, 3)))
+    payload = encode_record(Append(None, make_entries(2, 2, term=2)))
+    forge(disk, segment_path("00000001.active"), 2, payload)
+    assert refused(disk).reason == "entry 2 is written again, though it was committed"
+
+
 def test_rule_07_a_second_start_record_is_refused(sample: SampleLog) -> None:
     disk = sample.disk.clone()
     (first, *_) = frames_of(disk.read(LAST))

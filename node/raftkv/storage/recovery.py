@@ -315,6 +315,11 @@ class _Replay:
             first_index = entries[0].index
             if not self.tail.base_index < first_index <= self.tail.last.index + 1:
                 return f"entry {first_index} follows entry {self.tail.last.index}"
+            if first_index <= self.tail.hard_state.commit:
+                return f"entry {first_index} is written again, though it was committed"
+            for index, entry in enumerate(entries, first_index):
+                if entry.index != index:
+                    return f"entry {entry.index} follows entry {index - 1}"
             if first_index <= self.base.index:
                 # They replace entries of segments that are gone.
                 self.base = EntryId(_UNKNOWN_TERM, first_index - 1)
