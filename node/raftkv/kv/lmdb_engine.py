@@ -36,6 +36,8 @@ MAP_BYTES_DEFAULT: Final = 64 << 30
 NAME: Final = "lmdb"  # of the engine, in the copies that it makes
 _COPIED_BYTES: Final = 1 << 20  # at a time
 _HISTORY: Final = b"hist"
+# With less than this free, a failed write is put down to the want of it: more than one slice takes.
+_NO_ROOM_BYTES: Final = 16 << 20
 
 
 class _Transaction:
@@ -69,10 +71,19 @@ class _Transaction:
             else:
                 self._txn.abort()
         except lmdb.Error as error:
-            raise EngineError(f"LMDB: {error}") from error
+            raise self._failed(error) from error
         # The methods below raise what LMDB raises; it becomes our error here, in one place.
         if isinstance(exc, lmdb.Error):
-            raise EngineError(f"LMDB: {exc}") from exc
+            raise self._failed(exc) from exc
+
+    def _failed(self, error: lmdb.Error) -> EngineError:
+        """What LMDB says of a write cut short is "Input/output error", also of a full disk."""
+        said = f"LMDB: {error}"
+        path = self._env.path()
+        free_bytes = shutil.disk_usage(path).free
+        if self._is_writer and free_bytes < _NO_ROOM_BYTES:
+            said += f" (No space left on device: {free_bytes} bytes are free for {path})"
+        return EngineError(said)
 
     # Without ``buffers`` LMDB returns bytes, which its type hints cannot tell: hence the casts.
 
