@@ -8,7 +8,6 @@ Called by `raftkv.cli.node_command`. Everything else is somebody else's business
 
 import asyncio
 import errno
-import faulthandler
 import gc
 import logging
 import os
@@ -28,7 +27,7 @@ from raftkv.node.node import Node
 from raftkv.raft.messages import NodeId
 from raftkv.server.addresses import Address
 from raftkv.server.drain import Hurry, drain
-from raftkv.server.driver import STUCK_SECONDS, Driver
+from raftkv.server.driver import Driver
 from raftkv.server.formation import form_cluster
 from raftkv.server.frames import ProbeReply
 from raftkv.server.http.app import HttpServer, create_server
@@ -39,6 +38,7 @@ from raftkv.server.security import Security, SecurityError
 from raftkv.server.settings import ServerSettings
 from raftkv.server.timed_engine import TimedEngineFactory
 from raftkv.server.tls import HANDSHAKE_SECONDS_MAX, SHUTDOWN_SECONDS_MAX, ServerTls
+from raftkv.server.watchdog import BEAT_SECONDS, Watchdog
 from raftkv.storage.errors import StorageError
 from raftkv.storage.os_disk import OsDisk
 
@@ -114,6 +114,8 @@ class NodeProcess:
             }
         )
         self._security = Security(settings, self._metrics, driver.transport.handshake_failed)
+        self._stall_exit_seconds = node_settings.disk_stall_exit_seconds
+        self._watchdog: Watchdog | None = None
         self._listeners = _HttpListeners()
         # Set by the first signal to the seconds that the drain is to take; the next one hurries.
         self._told_to_end: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -277,13 +279,11 @@ class NodeProcess:
             _LOG.info("%s in term %d, led by %s", change.role, change.term, leader)
 
     def _watch_loop(self) -> None:
-        """Show where the process hangs if the loop does not come back here for long.
-
-        The probe of liveness then gets no answer and Kubernetes restarts the process; this is
-        what is left to find out why. A thread of the interpreter's own prints it.
-        """
-        faulthandler.dump_traceback_later(STUCK_SECONDS)
-        asyncio.get_running_loop().call_later(1.0, self._watch_loop)
+        """End the process if the loop does not come back here for long (rule 12)."""
+        if self._watchdog is None:
+            self._watchdog = Watchdog(self._stall_exit_seconds)
+        self._watchdog.beat()
+        asyncio.get_running_loop().call_later(BEAT_SECONDS, self._watch_loop)
 
     def _tame_collector(self) -> None:
         """What lives from the start on is never looked at again; pauses are measured."""
@@ -304,6 +304,8 @@ class NodeProcess:
     # ---- end --------------------------------------------------------------------------------
 
     async def _close(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.close()  # to close the store may take its time
         self._security.close()
         self._listeners.close()
         # Whoever is still waiting gets an answer, while there are connections to send it on.
@@ -311,7 +313,6 @@ class NodeProcess:
         await self._listeners.end_connections()
         if await self._driver.close():
             self._disk.close()  # else the lock goes with the process, and its last write
-        faulthandler.cancel_dump_traceback_later()
 
 
 class _HttpListeners:
