@@ -9,10 +9,16 @@ IMAGE ?= raftkv:dev
 NODES ?= 3
 SEEDS ?= 200
 FUZZ_SECONDS ?= 600
+CHAOS_SECONDS ?= 300
+CHAOS_SEED ?= 1
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help run test lint format e2e e2e-long bench-reconcile image bench bench-quick fuzz fuzz-http simulate mutants manifests docs lock clean
+=======
+.PHONY: help run test test-disk chaos test-stable lint format e2e e2e-long bench-reconcile image bench fuzz fuzz-http simulate mutants manifests docs lock clean
+>>>>>>> aa863a2 (tests: harm real nodes in every way at once, and their disks)
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -28,6 +34,7 @@ run: $(STAMP) ## a three-node cluster on loopback; Ctrl-C stops it
 	@$(BIN)/raftkv local --nodes $(NODES) $(RUN_ARGS)
 
 test: lint ## everything that needs no cluster
+<<<<<<< HEAD
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not browser" tests
 
 .PHONY: test-console screenshots
@@ -44,6 +51,9 @@ test-observability: $(STAMP) ## provoke every alert on live clusters, under a re
 .PHONY: screenshots-dashboards
 screenshots-dashboards: $(STAMP) ## pictures of the dashboards for docs/, from a live cluster
 	$(BIN)/python -m tests.observability.screenshots
+=======
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not slow" tests
+>>>>>>> aa863a2 (tests: harm real nodes in every way at once, and their disks)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -54,6 +64,15 @@ lint: $(STAMP) ## ruff, mypy --strict, import-linter
 format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Mounts in a namespace of their own go with the last process in it, whatever happens.
+test-disk: APART = $(shell unshare --mount true 2>/dev/null && echo unshare --mount)
+test-disk: $(STAMP) ## full, hanging and failing disks (root, loop devices); three minutes
+	$(APART) $(BIN)/python -m pytest -m slow tests/process/test_disk.py
+
+chaos: $(STAMP) ## any harm to real nodes for five minutes, all histories judged: CHAOS_SECONDS=300
+	$(BIN)/python -m pytest -m slow tests/process/test_crash_loops.py
+	$(BIN)/python -m tests.process.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
 
 simulate: $(STAMP) ## the long simulation: SEEDS=200 seeds of 20,000 events
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
