@@ -14,11 +14,7 @@ CHAOS_SEED ?= 1
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help run test lint format e2e e2e-long bench-reconcile image bench bench-quick fuzz fuzz-http simulate mutants manifests docs lock clean
-=======
-.PHONY: help run test test-disk chaos test-stable lint format e2e e2e-long bench-reconcile image bench fuzz fuzz-http simulate mutants manifests docs lock clean
->>>>>>> aa863a2 (tests: harm real nodes in every way at once, and their disks)
+.PHONY: help run test test-disk chaos test-stable lint format e2e e2e-long bench-reconcile image bench bench-quick fuzz fuzz-http simulate mutants manifests docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -34,8 +30,7 @@ run: $(STAMP) ## a three-node cluster on loopback; Ctrl-C stops it
 	@$(BIN)/raftkv local --nodes $(NODES) $(RUN_ARGS)
 
 test: lint ## everything that needs no cluster
-<<<<<<< HEAD
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not browser" tests
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not browser and not slow" tests
 
 .PHONY: test-console screenshots
 test-console: $(STAMP) ## the web console in a headless Chromium
@@ -51,9 +46,6 @@ test-observability: $(STAMP) ## provoke every alert on live clusters, under a re
 .PHONY: screenshots-dashboards
 screenshots-dashboards: $(STAMP) ## pictures of the dashboards for docs/, from a live cluster
 	$(BIN)/python -m tests.observability.screenshots
-=======
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not slow" tests
->>>>>>> aa863a2 (tests: harm real nodes in every way at once, and their disks)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
