@@ -16,7 +16,7 @@ from raftkv_operator.api import (
     to_json,
 )
 from raftkv_operator.objects import JsonObject
-from raftkv_operator.resources import OWNED_KINDS
+from raftkv_operator.resources import OWNED_KINDS, SWITCHED_KINDS
 
 
 class Apply(Struct, frozen=True):
@@ -272,10 +272,9 @@ MEMBERSHIP_ACTIONS = (AddLearner, PromoteLearner, ReplaceMember, RemoveMember)
 
 def action_points() -> tuple[str, ...]:
     """The points of all actions there are."""
-    per_kind = [kind.name.lower() for kind in OWNED_KINDS]
     of_several: dict[type, tuple[str, ...]] = {
-        Apply: tuple(f"apply-{kind}" for kind in per_kind),
-        Delete: tuple(f"delete-{kind}" for kind in per_kind),
+        Apply: tuple(f"apply-{kind.name.lower()}" for kind in OWNED_KINDS),
+        Delete: tuple(f"delete-{kind.name.lower()}" for kind in SWITCHED_KINDS),
         RecordBootstrap: ("record-adoption", "record-bootstrap"),
         SetDrain: ("drain", "undrain"),
     }

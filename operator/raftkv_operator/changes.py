@@ -58,13 +58,16 @@ def _membership(scene: Scene) -> Change | None:
 
 
 def _put_back(scene: Scene, change: Change) -> tuple[SetDrain, ...]:
-    """Undo the drain of members that are to stay: the spec changed meanwhile (rule 19)."""
+    """Undo the drain of members that are to stay: the spec changed meanwhile (rule 19).
+
+    A learner may be one that was drained, removed, and is wanted again in the same pod.
+    """
     operation = change.operation
     is_draining = operation is not None and operation.type in (SCALE_DOWN, ROLLING_RESTART)
     target = operation.target if operation is not None and is_draining else None
     return tuple(
         scene.drain(pod, is_draining=False)
-        for member in scene.voters
+        for member in (*scene.voters, *scene.learners)
         if (pod := scene.pod_of(member)) is not None
         and pod.is_draining
         and not pod.is_deleting

@@ -44,7 +44,7 @@ from raftkv_operator.objects import (
     key_of,
 )
 from raftkv_operator.observed import Observed
-from raftkv_operator.resources import Wanted, desired_objects
+from raftkv_operator.resources import SWITCHED_KINDS, Wanted, desired_objects
 from raftkv_operator.resources.stateful_set import live_template_hash, template_hash
 from raftkv_operator.scaling import pods_wanted
 from raftkv_operator.scene import Change, Operation, Problem, Wait, confirmed_view
@@ -53,8 +53,7 @@ from raftkv_operator.storage import is_growing
 FORMING_WAIT_SECONDS = 1.0
 UNHEALTHY_WAIT_SECONDS = 3.0
 
-# Objects that a setting can switch off. The others are never deleted while the cluster lives.
-_OPTIONAL_KINDS = ("NetworkPolicy", "PodDisruptionBudget", "PodMonitor")
+_SWITCHED_KINDS = frozenset(kind.name for kind in SWITCHED_KINDS)
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -195,7 +194,7 @@ def _removals(cluster: Cluster, observed: Observed, desired: list[JsonObject]) -
     return [
         Delete(key.kind, key.name, live["metadata"]["uid"])
         for key, live in sorted(observed.objects.items())
-        if key.kind in _OPTIONAL_KINDS
+        if key.kind in _SWITCHED_KINDS
         and key not in wanted
         and is_controlled_by(live, cluster.uid)
         and not is_deleting(live)

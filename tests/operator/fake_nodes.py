@@ -40,6 +40,7 @@ class FakeNodes:
         self.volumes: dict[str, Volume] = {}
         self.formed: dict[str, FakeCluster] = {}
         self.silent: set[str] = set()
+        self.broken: set[str] = set()  # uids of pods that never run; the next ones may
         self.lagging: set[str] = set()  # pods of learners that do not catch up
         self.starting: set[str] = set()  # pods whose nodes have not read their volumes yet
         self.bootstraps: list[tuple[str, str]] = []  # pod, cluster id
@@ -66,11 +67,18 @@ class FakeNodes:
         (cluster,) = self.formed.values()
         return self._has_quorum(list(cluster.voters))
 
+    def is_well(self) -> bool:
+        """Whether every voter and learner of the only cluster answers, and nobody is to vote."""
+        (cluster,) = self.formed.values()
+        return not cluster.learners and all(map(self._is_alive, cluster.voters))
+
     def is_ready(self, pod: str) -> bool:
         """What the pod's readiness probe says."""
         volume = self.volumes.get(pod)
         uid = self._pod_uid(pod)
         if volume is None or uid is None or pod in self.silent | self.starting:
+            return False
+        if uid in self.broken:
             return False
         cluster = self.formed.get(volume.cluster_id or "")
         is_member = cluster is not None and volume.member_id in {
@@ -261,7 +269,7 @@ class FakeNodes:
 
     def _at(self, ip: str) -> tuple[str, Volume]:
         pod = f"demo-{int(ip.rpartition('.')[2]) - 1}"
-        if pod in self.silent or self._pod_uid(pod) is None:
+        if pod in self.silent or self._pod_uid(pod) in self.broken | {None}:
             raise NodeError(f"{ip} does not answer")
         if pod not in self.volumes:
             self._made += 1
@@ -273,7 +281,7 @@ class FakeNodes:
             volume.member_id == member_id
             and volume.cluster_id is not None
             and pod not in self.silent | self.starting
-            and self._pod_uid(pod) is not None
+            and self._pod_uid(pod) not in self.broken | {None}
             for pod, volume in self.volumes.items()
         )
 

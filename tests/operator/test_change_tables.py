@@ -162,6 +162,11 @@ TABLE: dict[str, tuple[State, list[str], str | None]] = {
         [f"add demo-3 ({M(3)}) again, with the data that it kept"],
         "AddLearner",
     ),
+    "up: learner that was drained before it was removed": (
+        State(replicas=4).learner(3).draining(3),
+        ["put back demo-3"],
+        "PromoteLearner",
+    ),
     "up: pod on a claim of another cluster": (
         State(replicas=4).start(3, cluster_id="e" * 32),
         [],

@@ -3,10 +3,12 @@
 `World.settle` runs passes, and pods in between, until nothing more is done.
 """
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import patch
 
 from aiohttp.test_utils import TestServer
 from kubernetes_asyncio.client import Configuration
@@ -29,6 +31,8 @@ from tests.operator.fake_kubernetes import FakeKubernetes
 from tests.operator.fake_nodes import FakeNodes
 
 KEY = ClusterKey("default", "demo")
+_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_STEPS = ("add ", "promote ", "replace ", "remove ")  # of the membership: one a pass
 _PASSES_MAX = 200
 _PATIENCE_SECONDS = 4.0  # longer than the operator waits for anything that it does not see
 
@@ -43,11 +47,13 @@ class CrashingFailpoints(Failpoints):
     def __init__(self, crash_at: str | None = None) -> None:
         super().__init__(crash_at)
         self.reached: list[str] = []
+        self.ever: set[str] = set()  # also before `reached` was cleared
         self._armed = crash_at
 
     @override
     def reach(self, point: str) -> None:
         self.reached.append(point)
+        self.ever.add(point)
         if point == self._armed:
             raise CrashError(point)
 
@@ -65,8 +71,7 @@ class Looker(Kube):
     `test_watch.py` and `test_kube.py` hold the same calls over HTTP.
     """
 
-    def __init__(self, kubernetes: FakeKubernetes, configuration: Configuration) -> None:
-        super().__init__(configuration)
+    def __init__(self, kubernetes: FakeKubernetes) -> None:  # no connection: none is used
         self._kubernetes = kubernetes
 
     @override
@@ -116,9 +121,9 @@ class Operator:
 
     def crash_at(self, point: str) -> None:
         """Arm a point."""
-        reached = self.failpoints.reached
+        reached, ever = self.failpoints.reached, self.failpoints.ever
         self.failpoints.__init__(point)  # type: ignore[misc]
-        self.failpoints.reached = reached
+        self.failpoints.reached, self.failpoints.ever = reached, ever
 
     async def see(self) -> None:
         """Bring caches and clusters up to date."""
@@ -147,7 +152,7 @@ class World:
         self.kube = kube
         self.api_requests: list[str] = []  # the verbs of all that was asked, reads too
         kube.on_request = self.api_requests.append
-        self.looker = Looker(kubernetes, Configuration())
+        self.looker = Looker(kubernetes)
         self.nodes = FakeNodes(self._pod_uid)
         kubernetes.on_claim_gone = self.nodes.lose_volume
         self.now = datetime(2026, 11, 21, 10, tzinfo=UTC)
@@ -213,8 +218,10 @@ class World:
             operator.clock += 1.0
             await operator.see()
         for operator in operators:
-            had_quorum = self._has_spare_quorum()
+            had_quorum, before = self._has_spare_quorum(), len(self.nodes.calls)
             await operator.reconcile()
+            steps = [call for call in self.nodes.calls[before:] if call.startswith(_STEPS)]
+            assert len(steps) <= 1, steps
             if had_quorum and not self.may_lose_quorum:
                 assert self._is_asleep() or self.nodes.has_quorum(), self.kubernetes.requests[-5:]
 
@@ -249,9 +256,10 @@ async def new_world() -> AsyncIterator[World]:
     await server.start_server()
     configuration = Configuration(host=str(server.make_url("")).rstrip("/"))
     try:
-        async with Kube(configuration) as kube:
-            world = World(kubernetes, kube)
-            yield world
-            await world.looker.close()
+        # The client reads all certificates of the machine, which costs more than a scenario.
+        with patch.object(ssl, "create_default_context", lambda *_, **__: _TLS):
+            client = Kube(configuration)
+        async with client as kube:
+            yield World(kubernetes, kube)
     finally:
         await server.close()

@@ -50,6 +50,9 @@ OWNED_KINDS = (
     POD_MONITOR,
 )
 
+# Objects that a setting can switch off. The others are never deleted while the cluster lives.
+SWITCHED_KINDS = (NETWORK_POLICY, POD_DISRUPTION_BUDGET, POD_MONITOR)
+
 # Kinds that not every API server knows: they come with an operator of their own.
 OPTIONAL_KINDS = (POD_MONITOR,)
 
