@@ -1,5 +1,6 @@
 """The generated files agree with their sources: types, CRD, chart, plain manifests."""
 
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -171,6 +172,38 @@ def test_namespaced_install_has_a_role_in_each_namespace_and_no_cluster_rights()
 def test_crd_has_a_switch(option: str, present: bool) -> None:
     text = rendered.render_chart("--set", option)
     assert ("kind: CustomResourceDefinition" in text) is present
+
+
+@NEEDS_HELM
+def test_chart_passes_helms_own_checks() -> None:
+    everything = "serviceMonitor.enabled=true,prometheusRule.enabled=true,dashboards.enabled=true"
+    for options in ("crds.install=true", everything, "watchNamespaces={a,b}"):
+        command = ["helm", "lint", "--strict", str(rendered.CHART), "--set", options]
+        linted = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+@NEEDS_HELM
+@pytest.mark.parametrize(
+    "option", ["imagee.tag=1", "image.pullPolicy=Sometimes", "log.level=loud", "watchNamespaces=a"]
+)
+def test_value_that_cannot_be_right_is_refused(option: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        rendered.render_chart("--set", option)
+    assert "values don't meet the specifications of the schema" in refused.value.stderr
+
+
+def test_operator_pod_meets_the_restricted_standard_and_is_probed() -> None:
+    pod = one("Deployment")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert {next(iter(set(item) - {"name"})) for item in pod["volumes"]} == {"emptyDir"}
+    (container,) = pod["containers"]
+    security = container["securityContext"]
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert {"livenessProbe", "readinessProbe"} <= set(container)
+    assert set(container["resources"]) == {"requests"}  # a CPU limit would only slow it
 
 
 def test_the_notes_can_be_pasted() -> None:
