@@ -115,9 +115,9 @@ def cluster() -> Layout:
     page.row(
         graph(
             "Entries committed",
-            "One entry holds all commands of a turn",
+            "By the node that proposed them as leader; one entry holds all commands of a turn",
             "ops",
-            Query(f"rate(raftkv_commit_index{JOB}[{RATE}])", "{{instance}}"),
+            Query(f"rate(raftkv_commit_seconds_count{JOB}[{RATE}])", "{{instance}}"),
         ),
         graph(
             "Committed, not applied",
@@ -129,7 +129,7 @@ def cluster() -> Layout:
             "Peers behind the leader",
             "Entries",
             "none",
-            Query(f"raftkv_peer_lag_entries{JOB}", "{{peer}}"),
+            Query(f"max by (peer) (raftkv_peer_lag_entries{JOB})", "{{peer}}"),
         ),
     )
     page.row(
@@ -137,14 +137,14 @@ def cluster() -> Layout:
             "Round trip to peers",
             "Of the last heartbeat",
             "s",
-            Query(f"raftkv_peer_rtt_seconds{JOB}", "{{peer}}"),
+            Query(f"max by (peer) (raftkv_peer_rtt_seconds{JOB})", "{{peer}}"),
             limit=0.15,
         ),
         graph(
             "Since a peer answered",
             "As the leader knows",
             "s",
-            Query(f"raftkv_peer_last_contact_seconds{JOB}", "{{peer}}"),
+            Query(f"max by (peer) (raftkv_peer_last_contact_seconds{JOB})", "{{peer}}"),
         ),
         graph(
             "Frames between nodes not handed on",

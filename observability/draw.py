@@ -6,7 +6,7 @@ finer. Pure: who asks Prometheus is tests/observability/screenshots.py.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
@@ -23,7 +23,7 @@ _NAMED: Final = {
     "blue": "#5794f2",
     "purple": "#b877d9",
 }
-_CELL_PX: Final = 58  # of 24 columns
+_CELL_PX: Final = 52  # of 24 columns
 _ROW_PX: Final = 27
 _LEGENDS_MAX: Final = 8
 
@@ -60,6 +60,7 @@ class Span:
 
     start: float
     end: float
+    step: float  # between two samples of a series
 
     def x(self, time: float, left: float, right: float) -> float:
         """Where ``time`` is between ``left`` and ``right``."""
@@ -148,7 +149,9 @@ def _stat(panel: dict[str, Any], series: list[Series]) -> str:
         if step["value"] is None or value >= step["value"]:
             color = _color(step["color"])
     named = _names(panel).get(f"{value:g}")
-    text = number_text(value, defaults.get("unit", "none"))
+    text = number_text(
+        round(value) if defaults.get("decimals") == 0 else value, defaults.get("unit", "none")
+    )
     if named is not None:
         text, color = named["text"], _color(named["color"])
     is_filled = panel["options"].get("colorMode") == "background"
@@ -167,19 +170,41 @@ def _timeline(
     for row, item in enumerate(series):
         y = top + row * bar
         shapes.append(f'<text x="9" y="{y + bar / 2 + 4:.1f}">{escape(item.name)}</text>')
-        for number, (time, value) in enumerate(item.points):
-            following = item.points[number + 1][0] if number + 1 < len(item.points) else span.end
+        for time, following, value in _bars(item.points, span):
             x = span.x(time, left, right)
             wide = span.x(following, left, right) - x
             color = _color(names.get(f"{value:g}", {"color": "#444"})["color"])
             shapes.append(
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide + 0.6:.1f}" height="{bar * 0.8:.1f}"'
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{bar * 0.8:.1f}"'
                 f' fill="{color}"/>'
             )
     y = tall - 24
     shapes += _times(span, left, right, y)
     legend = [(item["text"], _color(item["color"])) for item in names.values()]
     return _svg(shapes, width, tall) + _legend(legend)
+
+
+def _bars(
+    points: Sequence[tuple[float, float]], span: Span
+) -> Iterator[tuple[float, float, float]]:
+    """Begin, end and value of each stretch in which a series had one value."""
+    for part in _unbroken(points, span):
+        began_at, held = part[0]
+        for time, value in part[1:]:
+            if value != held:
+                yield began_at, time, held
+                began_at, held = time, value
+        yield began_at, min(part[-1][0] + span.step, span.end), held
+
+
+def _unbroken(points: Sequence[tuple[float, float]], span: Span) -> list[list[tuple[float, float]]]:
+    """The points, cut where samples are missing."""
+    parts: list[list[tuple[float, float]]] = []
+    for point in points:
+        if not parts or point[0] - parts[-1][-1][0] > 1.5 * span.step:
+            parts.append([])
+        parts[-1].append(point)
+    return parts
 
 
 def _graph(panel: dict[str, Any], series: list[Series], span: Span, width: int, tall: int) -> str:
@@ -216,32 +241,18 @@ def _graph(panel: dict[str, Any], series: list[Series], span: Span, width: int, 
     # The largest sum is behind the others.
     for number, item in reversed(list(enumerate(lines))):
         color = _COLORS[number % len(_COLORS)]
-        shapes += _line(
-            item,
-            lambda time: span.x(time, left, right),
-            y_of,
-            color=color,
-            fill=0.3 if is_stacked else 0.07,
-        )
+        for part in _unbroken(item.points, span):
+            places = [(span.x(time, left, right), y_of(value)) for time, value in part]
+            floor = y_of(max(low, 0.0))
+            shapes += _line(places, floor, color, fill=0.3 if is_stacked else 0.07)
     legend = [(item.name, _COLORS[n % len(_COLORS)]) for n, item in enumerate(series)]
     return _svg(shapes, width, tall) + _legend(legend)
 
 
-def _line(
-    item: Series,
-    x_of: Callable[[float], float],
-    y_of: Callable[[float], float],
-    *,
-    color: str,
-    fill: float,
-) -> list[str]:
-    places = [(x_of(time), y_of(value)) for time, value in item.points]
-    if not places:
-        return []
+def _line(places: list[tuple[float, float]], floor: float, color: str, fill: float) -> list[str]:
     if len(places) == 1:
         return [f'<circle cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="2" fill="{color}"/>']
     path = "L".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    floor = y_of(0.0)
     area = f"M{places[0][0]:.1f},{floor:.1f}L{path}L{places[-1][0]:.1f},{floor:.1f}Z"
     return [
         f'<path d="{area}" fill="{color}" opacity="{fill}"/>',
@@ -280,7 +291,8 @@ def _times(span: Span, left: int, right: int, y: int) -> list[str]:
     for before in range(0, int(seconds) + 1, step):
         x = span.x(span.end - before, left, right)
         text = "now" if before == 0 else f"-{before // 60}:{before % 60:02d}"
-        marks.append(f'<text x="{x:.1f}" y="{y}" text-anchor="end">{text}</text>')
+        anchor = "start" if x < left + 30 else "end"
+        marks.append(f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}">{text}</text>')
     return marks
 
 

@@ -120,6 +120,8 @@ def number(
         .color_mode(BigValueColorMode.BACKGROUND if thresholds else BigValueColorMode.VALUE)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     )
+    if unit == "none":
+        panel = panel.decimals(0)
     if names:
         panel = panel.mappings([_mapping(names)])
     for target in _targets([query], is_instant=True):

@@ -9,11 +9,12 @@ Minutes, most of them the ten that RaftKVLeaderFlapping looks back.
 
 import argparse
 import asyncio
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -63,8 +64,8 @@ class Setting:
 
 
 @asynccontextmanager
-async def setting(directory: Path) -> AsyncIterator[Setting]:
-    """Three clusters, an operator, load, and a Prometheus that sees it all."""
+async def setting(directory: Path, wanted: Collection[str]) -> AsyncIterator[Setting]:
+    """Clusters, operator, load, and a Prometheus that sees it all; the jobs that are ``wanted``."""
     for name in ("kills", "faults", "single"):
         (directory / name).mkdir()
     tokens = directory / "tokens"
@@ -81,17 +82,21 @@ async def setting(directory: Path) -> AsyncIterator[Setting]:
         Job("operator", {"operator": operator.port}),
     ]
     try:
-        operator.start()
-        async with (
-            kills,
-            faults.proxy,
-            faults,
-            single,
-            Prometheus(directory / "prometheus", jobs) as prometheus,
-            aiohttp.ClientSession() as session,
-            Load(kills.urls),
-            Load(faults.urls),
-        ):
+        if "operator" in wanted:
+            operator.start()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(faults.proxy)
+            for name, cluster in (("kills", kills), ("faults", faults), ("single", single)):
+                if name in wanted:
+                    await stack.enter_async_context(cluster)
+            shown = [job for job in jobs if job.name in wanted]
+            prometheus = await stack.enter_async_context(
+                Prometheus(directory / "prometheus", shown)
+            )
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            for cluster in (kills, faults):
+                if cluster.running:
+                    await stack.enter_async_context(Load(cluster.urls))
             lab = Lab(
                 kills=kills,
                 faults=faults,
@@ -206,6 +211,17 @@ async def ended(at: Setting, names: Sequence[str], healed_at: float) -> list[str
     return failures
 
 
+async def until_told_to_end(work: Coroutine[None, None, int]) -> int:
+    """Do the work; SIGTERM and SIGINT end it in order, with every process that it started."""
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return 1
+
+
 _BEGAN_AT = monotonic()
 
 
@@ -215,7 +231,8 @@ def say(text: str) -> None:
 
 
 async def run(directory: Path, names: Sequence[str], *, with_panels: bool) -> int:
-    async with setting(directory) as at:
+    wanted = {PROVOCATIONS[name].job for name in names}
+    async with setting(directory, wanted) as at:
         failures = await check_panels(at) if with_panels else []
         for failure in failures:
             say(f"FAILED {failure}")
@@ -242,7 +259,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         directory = options.directory or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
-        return asyncio.run(run(directory, names, with_panels=options.only is None))
+        work = run(directory, names, with_panels=options.only is None)
+        return asyncio.run(until_told_to_end(work))
 
 
 if __name__ == "__main__":

@@ -125,10 +125,17 @@ class Prometheus:
         return answer["data"]
 
     async def query_range(
-        self, expr: str, seconds: float, step_seconds: float = SCRAPE_SECONDS
+        self,
+        expr: str,
+        seconds: float,
+        step_seconds: float = SCRAPE_SECONDS,
+        end: float | None = None,
     ) -> list[dict[str, Any]]:
-        """The series of the last ``seconds``: {"metric": labels, "values": [[time, text], ...]}."""
-        end = time()
+        """The series of ``seconds``: {"metric": labels, "values": [[time, text], ...]}.
+
+        ``end`` is in seconds since 1970; default: now.
+        """
+        end = time() if end is None else end
         data = await self._ask(
             "query_range",
             query=expr,

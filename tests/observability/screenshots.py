@@ -17,7 +17,7 @@ from typing import Any
 
 from observability.__main__ import DASHBOARDS
 from observability.draw import Series, Span, page, page_size_px
-from tests.observability.__main__ import OperatorProcess, say
+from tests.observability.__main__ import OperatorProcess, say, until_told_to_end
 from tests.observability.clusters import Load, job_of
 from tests.observability.panels import RATE_INTERVAL
 from tests.observability.prometheus import Job, Prometheus
@@ -25,7 +25,7 @@ from tests.process.cluster import Cluster
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 SHOWN_SECONDS = 240.0
-STEP_SECONDS = 3.0
+STEP_SECONDS = 4.0
 IMAGE_BYTES_MAX = 200_000
 NOTE = (
     "Drawn from the dashboard's own queries, not by Grafana. Three nodes on one machine; the leader"
@@ -38,12 +38,14 @@ NOTE_OPERATOR = (
 _CHROMIUM_SECONDS_MAX = 120.0
 
 
-async def series_of(prometheus: Prometheus, panel: dict[str, Any], job: str) -> list[Series]:
+async def series_of(
+    prometheus: Prometheus, panel: dict[str, Any], job: str, end: float
+) -> list[Series]:
     """What Grafana would draw in the panel."""
     found = []
     for target in panel["targets"]:
         expr = target["expr"].replace("$job", job).replace("$__rate_interval", RATE_INTERVAL)
-        for item in await prometheus.query_range(expr, SHOWN_SECONDS, STEP_SECONDS):
+        for item in await prometheus.query_range(expr, SHOWN_SECONDS, STEP_SECONDS, end):
             labels = item["metric"]
             name = legend(target["legendFormat"], labels) or panel["title"]
             points = [(float(at), float(text)) for at, text in item["values"] if text != "NaN"]
@@ -58,18 +60,17 @@ def legend(template: str, labels: dict[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found.group(1), ""), template)
 
 
-async def draw(prometheus: Prometheus, name: str, job: str, directory: Path) -> Path:
+async def draw(prometheus: Prometheus, name: str, job: str, directory: Path, *, end: float) -> Path:
     """The picture of a dashboard."""
     dashboard = json.loads((DASHBOARDS / f"{name}.json").read_text())
-    end = time()
     drawn = {
-        panel["id"]: await series_of(prometheus, panel, job)
+        panel["id"]: await series_of(prometheus, panel, job, end)
         for panel in dashboard["panels"]
         if panel["type"] != "row"
     }
     note = NOTE_OPERATOR if job == "operator" else NOTE
     html = directory / f"{name}.html"
-    html.write_text(page(dashboard, drawn, Span(end - SHOWN_SECONDS, end), note))
+    html.write_text(page(dashboard, drawn, Span(end - SHOWN_SECONDS, end, STEP_SECONDS), note))
     image = IMAGES / f"dashboard-{name}.png"
     width, height = page_size_px(dashboard)
     chromium = await asyncio.create_subprocess_exec(
@@ -114,9 +115,10 @@ async def run(directory: Path) -> int:
             say("it is back")
             await asyncio.sleep(SHOWN_SECONDS * 0.3)
             IMAGES.mkdir(exist_ok=True)
+            end = time()  # of all pictures, however long they take
             for name in ("cluster", "latency", "storage", "watches", "operator"):
                 job = "operator" if name == "operator" else "demo"
-                image = await draw(prometheus, name, job, directory)
+                image = await draw(prometheus, name, job, directory, end=end)
                 size = image.stat().st_size
                 say(f"{image.name}: {size} bytes")
                 assert size < IMAGE_BYTES_MAX, f"{image.name} has {size} bytes"
@@ -131,7 +133,7 @@ def main() -> int:
             say(f"{program} is not installed")
             return 1
     with tempfile.TemporaryDirectory() as directory:
-        return asyncio.run(run(Path(directory)))
+        return asyncio.run(until_told_to_end(run(Path(directory))))
 
 
 if __name__ == "__main__":

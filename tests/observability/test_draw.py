@@ -7,7 +7,7 @@ import pytest
 from observability.dashboards import dashboards
 from observability.draw import Series, Span, number_text, page, page_size_px
 
-SPAN = Span(1000.0, 1060.0)
+SPAN = Span(1000.0, 1060.0, 30.0)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,19 @@ def test_a_timeline_shows_each_value_in_its_color() -> None:
     dashboard = json.loads(dashboards()["cluster.json"])
     roles = next(panel for panel in dashboard["panels"] if panel["title"] == "Roles")
     dashboard["panels"] = [roles]
-    series = [Series("n1", [(1000.0, 0.0), (1030.0, 4.0)])]
-    text = page(dashboard, {roles["id"]: series}, SPAN, "")
+    series = [Series("n1", [(1000.0, 0.0), (1015.0, 0.0), (1030.0, 4.0)])]
+    text = page(dashboard, {roles["id"]: series}, Span(1000.0, 1060.0, 15.0), "")
     assert text.count("<rect") == 2
     assert text.index('fill="#5794f2"') < text.index('fill="#73bf69"')
     assert "leader" in text
+
+
+def test_missing_samples_are_a_gap_and_not_a_line() -> None:
+    dashboard = json.loads(dashboards()["cluster.json"])
+    drawn = [panel for panel in dashboard["panels"] if panel["title"] in ("Roles", "Term")]
+    dashboard["panels"] = drawn
+    series = [Series("n1", [(1000.0, 4.0), (1005.0, 4.0), (1050.0, 4.0), (1055.0, 4.0)])]
+    span = Span(1000.0, 1060.0, 5.0)
+    text = page(dashboard, {panel["id"]: series for panel in drawn}, span, "")
+    assert text.count("<rect") == 2
+    assert text.count('stroke-width="1.3"') == 2
