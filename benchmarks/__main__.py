@@ -81,7 +81,7 @@ _FULL: Final = _Settings(
     kills=7,
     terminations=3,
     keys=1_000_000,
-    idle_seconds=20.0,
+    idle_seconds=30.0,
 )
 _QUICK: Final = _Settings(
     is_quick=True,

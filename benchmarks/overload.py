@@ -48,6 +48,11 @@ async def _overload(system: System, peak: float, recorder: Recorder) -> None:
     if recorder.faults(system.dialect, "overload", faults):
         return
     sent = max(1, len(much.history))
+    recorder.note(
+        f"Overload, {system.dialect}: of {3 * peak:,.0f} puts a second that were due the "
+        f"generator, which shares the machine, sent {sent / _SECONDS:,.0f}; the others found no "
+        "connection in time."
+    )
     served = sorted(each.end - each.start for each in much.history if each.outcome == "done")
     if not served:
         recorder.fault(system.dialect, "nothing was accepted under overload")

@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 from benchmarks.samples import ETCD, GRPC, JSON, OURS, Row
 
 _WIDTH: Final = 760
-_LABELS: Final = 250
+_LABELS: Final = 310
 _VALUES: Final = 90
 _BAR: Final = 14
 _GAP: Final = 14

@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 from typing_extensions import override
 
+from benchmarks.judge import Operation
 from benchmarks.open_loop import Generator, LoadPlan, Result, schedule, zipf_keys
 
 OK = b'HTTP/1.1 200 OK\r\nETag: "%d"\r\nContent-Length: 0\r\n\r\n'
@@ -116,8 +117,12 @@ async def test_a_latency_counts_from_when_the_request_was_due() -> None:
     ordered = result.latencies("put")
     # All four connections stall for 100 ms: the 50 requests of that time have waited, too.
     assert sum(each > 0.05 for each in ordered) >= 25
-    # By their own time on the connection only the four were slow.
-    assert sum(each.end - each.start > 0.09 for each in result.history) == 4
+    # Most of them had to wait for a connection first: their own time on it says nothing of that.
+    assert sum(each.start - due > 0.03 for each, due in _with_due(result)) >= 20
+
+
+def _with_due(result: Result) -> list[tuple[Operation, float]]:
+    return list(zip(result.history, result.due, strict=True))
 
 
 async def test_refused_and_cut_requests_are_told_apart() -> None:
@@ -135,7 +140,7 @@ async def test_a_request_that_hangs_is_given_up_as_unknown() -> None:
     class Holding(Server):
         hold_every = 50
 
-    result = await perform(Holding, timeout_seconds=0.1)
+    result = await perform(Holding, timeout_seconds=1.5)
     assert result.count("unknown") == 2
     assert result.count("done") == 98
 
