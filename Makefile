@@ -36,7 +36,7 @@ test: lint ## everything that needs no cluster
 test-console: $(STAMP) ## the web console in a headless Chromium
 	$(BIN)/python -m pytest -m browser tests/console
 
-screenshots: $(STAMP) ## pictures of the console for docs/, from a live cluster
+screenshots: $(STAMP) ## pictures of the console and raftkv top for docs/, from a live cluster
 	$(BIN)/python -m tests.console.screenshots
 
 .PHONY: test-observability dashboards

@@ -5,6 +5,7 @@ Three nodes on loopback under a small load; the leader hands over, and then is k
 
 import asyncio
 import json
+import re
 import signal
 import sys
 import tempfile
@@ -17,6 +18,9 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from raftkv.cli.top import Watcher
+from raftkv.cli.top_app import Top
+from raftkv.client import Client
 from raftkv.client.wire import key_path
 from tests.console.browser import Browser, find_chromium
 from tests.process.cluster import Cluster, NodeProcess
@@ -126,6 +130,7 @@ async def take_cluster(
         await page.wait("!['none', ''].includes(document.querySelector('#tiles b').innerText)")
         await asyncio.sleep(_QUIET_SECONDS / 2)
         keep("console-light.png", await page.picture())
+        keep("console-top.svg", (await take_top(node)).encode())
         # Two of three are gone now: the last one asks for votes that do not come.
         third = next(each for each in cluster.running if each is not node)
         third.send_signal(signal.SIGSTOP)
@@ -137,6 +142,16 @@ async def take_cluster(
             keep("console-phone.png", await page.picture())
         finally:
             third.send_signal(signal.SIGCONT)
+
+
+async def take_top(node: NodeProcess) -> str:
+    """The terminal as SVG, without the address of a font that its maker puts in."""
+    async with Client([node.url], timeout_seconds=1.5, fail_fast=True) as client:
+        app = Top(Watcher(client).look, interval_seconds=0.5)
+        async with app.run_test(size=(104, 22)) as pilot:
+            await pilot.pause(3.0)
+            drawn = app.export_screenshot(title="raftkv top")
+    return re.sub(r'url\("https?://[^"]*"\)[^,;]*', 'local("monospace")', drawn)
 
 
 if __name__ == "__main__":

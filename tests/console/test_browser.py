@@ -149,6 +149,18 @@ async def test_a_node_that_is_paused_is_given_up_and_found_again(tmp_path: Path)
         page.complaints.clear()
 
 
+async def test_who_was_dead_before_the_page_was_opened_is_shown_so(tmp_path: Path) -> None:
+    async with console(tmp_path) as (page, cluster, node, _):
+        leader = await cluster.wait_leader()
+        dead = next(each for each in cluster.nodes if each not in (leader, node))
+        dead.kill()
+        await page.open("about:blank")
+        await page.open(f"{node.url}/")
+        await page.wait_text("#tiles [data-key=health] b", "2 of 3")
+        row = "[...document.querySelectorAll('#members tr')].find((row) => row.innerText"
+        await page.wait(f"{row}.includes('{dead.name}')).innerText.includes('Not answering')")
+
+
 async def test_a_learner_and_its_promotion_are_told(tmp_path: Path) -> None:
     async with console(tmp_path) as (page, cluster, _, keys):
         for number in range(20):

@@ -117,6 +117,8 @@ def test_who_falls_silent_grows_old_and_who_left_is_forgotten() -> None:
     slow = members.seen_by(FOLLOWER, SLOW)
     assert slow is not None
     assert slow["age_seconds"] == 5.0
+    assert members.reports[FOLLOWER].unanswered_seconds(SLOW, members.now) == 4.0
+    assert members.reports[FOLLOWER].unanswered_seconds(LEADER, members.now) == 0.0
     raft = members.rafts[FOLLOWER]
     raft.conf_state.members = [each for each in raft.conf_state.members if each.id != SLOW]
     members.now += 1.0
@@ -166,5 +168,5 @@ def test_a_node_remembers_its_last_elections() -> None:
         reports.role_changed(raft, float(term))
     kept = reports.role_changes({LEADER: "n1"}.get, 100.0)
     assert len(kept) == ROLE_CHANGES_MAX
-    assert (kept[0].term, kept[0].seconds_ago) == (5, 95.0)
+    assert (kept[0].number, kept[0].term, kept[0].seconds_ago) == (6, 5, 95.0)
     assert kept[-1].leader_name == "n1"

@@ -49,7 +49,7 @@ VOLATILE_FIELDS: Final = frozenset(
         *("match_index", "lag_entries", "config_index", "state_hash_index", "index"),
         *("db_bytes", "size_bytes", "next_cursor"),
         # What others said depends on when this node asked; elections on chance.
-        *("report", "role_changes"),
+        *("report", "role_changes", "unanswered_seconds"),
     }
 )
 #: Likewise in any text: what is drawn at random or hashed, and the place in a log in a file's name.

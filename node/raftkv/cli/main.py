@@ -54,6 +54,7 @@ _SECTIONS: Final = {
     },
     "Cluster": {
         "status": "status_command:status_command",
+        "top": "top:top_command",
         "members": "members:members_group",
         "transfer": "members:transfer_command",
     },

@@ -28,8 +28,13 @@ class ClusterCalls(Caller):
             return decode(await self._transport.call(request), JsonObject)
         return decode(await self._ask(endpoint, request), JsonObject)
 
-    async def cluster(self) -> JsonObject:
-        """The configuration and its members, as the leader sees them if it can be asked."""
+    async def cluster(self, endpoint: URL | None = None) -> JsonObject:
+        """The configuration and its members.
+
+        As the node at ``endpoint`` sees them, or else as the leader does if it can be asked.
+        """
+        if endpoint is not None:
+            return decode(await self._ask(endpoint, Request("GET", "/v1/cluster")), JsonObject)
         return decode(await self._cluster_answer(), JsonObject)
 
     async def members(self) -> list[Member]:

@@ -32,10 +32,13 @@ class Reports:
         self._send = send
         self._asked_at = float("-inf")
         self._received: dict[NodeId, tuple[float, Report]] = {}
-        # When, and what was so from then on; the oldest first.
-        self._changes: deque[tuple[float, str, Term, NodeId | None]] = deque(
+        # Since when who was asked has not answered.
+        self._unanswered: dict[NodeId, float] = {}
+        # The how manieth, when, and what was so from then on; the oldest first.
+        self._changes: deque[tuple[int, float, str, Term, NodeId | None]] = deque(
             maxlen=ROLE_CHANGES_MAX
         )
+        self._change_count = 0
 
     # ---- reports ----------------------------------------------------------------------------
 
@@ -45,12 +48,16 @@ class Reports:
             return
         if now - self._asked_at > _FORGET_SECONDS:
             self._received.clear()
+            self._unanswered.clear()
         self._asked_at = now
         members = {member.id for member in raft.conf_state.members}
         self._received = {
             member: kept for member, kept in self._received.items() if member in members
         }
-        for member in members - {raft.id}:
+        self._unanswered = {
+            member: self._unanswered.get(member, now) for member in members - {raft.id}
+        }
+        for member in list(self._unanswered):  # an answer may come at once
             self._send(member, ReportRequest())
 
     def received(
@@ -69,6 +76,7 @@ class Reports:
             self._send(sender, own_report(raft, store))
         elif any(member.id == sender for member in raft.conf_state.members):
             self._received[sender] = (now, message)
+            self._unanswered.pop(sender, None)
 
     def of(self, member: NodeId, raft: RawNode, store: Store, now: float) -> MemberReport | None:
         """What ``member`` said last, with what its leader said of it; None: nothing yet."""
@@ -90,6 +98,12 @@ class Reports:
             age_seconds=now - at,
         )
 
+    def unanswered_seconds(self, member: NodeId, now: float) -> float:
+        """For how long ``member`` has been asked without an answer; 0: nothing is open."""
+        if now - self._asked_at > _FORGET_SECONDS:
+            return 0.0  # nobody looks: what is open was forgotten, not left unanswered
+        return now - self._unanswered.get(member, now)
+
     def _match(self, member: NodeId, raft: RawNode, store: Store) -> Index | None:
         """How far the leader knows the member's log to be its own."""
         leader = raft.leader_id
@@ -104,15 +118,16 @@ class Reports:
 
     def role_changed(self, raft: RawNode, now: float) -> None:
         """This node's role, term or leader is another one."""
-        self._changes.append((now, role_of(raft), raft.term, raft.leader_id))
+        self._change_count += 1
+        self._changes.append((self._change_count, now, role_of(raft), raft.term, raft.leader_id))
 
     def role_changes(
         self, name_of: Callable[[NodeId], str | None], now: float
     ) -> tuple[RoleChange, ...]:
         """The last changes, the oldest first."""
         return tuple(
-            RoleChange(role, term, None if leader is None else name_of(leader), now - at)
-            for at, role, term, leader in self._changes
+            RoleChange(number, role, term, None if leader is None else name_of(leader), now - at)
+            for number, at, role, term, leader in self._changes
         )
 
 

@@ -38,6 +38,7 @@ class MemberReport(msgspec.Struct, frozen=True):
 class RoleChange(msgspec.Struct, frozen=True):
     """From ``seconds_ago`` on, this node had another role, term or leader than before."""
 
+    number: int  # counts from 1 in every life of the node: the same one is told with every answer
     role: str
     term: int
     leader_name: str | None
@@ -70,6 +71,7 @@ class MemberStatus(msgspec.Struct, frozen=True):
     # Its state was found to differ from this node's at the same index: one of them is wrong.
     diverged: bool = False
     report: MemberReport | None = None  # None: it has said nothing since this node looks
+    unanswered_seconds: float = 0.0  # for so long it has been asked for a report in vain
 
 
 class Status(msgspec.Struct, frozen=True):

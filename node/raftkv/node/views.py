@@ -164,5 +164,6 @@ def _member(node: "Node", member: Member, now: float) -> MemberStatus:
         rtt_seconds=None if progress is None else node.round_trips.seconds.get(member.id),
         healthy=healthy,
         diverged=node.hash_check.differs_from(member.id),
+        unanswered_seconds=node.reports.unanswered_seconds(member.id, now),
         report=node.reports.of(member.id, raft, core.store, now),
     )

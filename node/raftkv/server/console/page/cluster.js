@@ -11,6 +11,7 @@ const SCRAPE_MS = 2000;
 
 let samples = []; // {at, roles: name -> role}
 let events = []; // {at, kind, text, key}
+const told = new Set(); // which changes of roles, by node and number
 let last = null; // what was seen before: {cluster, members, base}
 let revisions = []; // {at, revision} of the last seconds
 const trips = []; // ms of this page's own requests
@@ -52,8 +53,10 @@ function tell(seen, members) {
   for (const change of cluster.role_changes) {
     const when = at - change.seconds_ago * 1000;
     const { kind, text } = sentence(change, status.name);
-    const isTold = (each) => each.text === text && (kind === "leader" || Math.abs(each.at - when) < 700);
-    if (!events.some(isTold)) add(when, kind, text, last !== null);
+    const name = [status.name, change.number, change.term, change.role].join(" ");
+    // The same election is told by each node that is asked.
+    if (!told.has(name) && !(kind === "leader" && events.some((each) => each.text === text))) add(when, kind, text, last !== null);
+    told.add(name);
   }
   if (last) {
     const before = new Map(last.members.map((member) => [member.id, member]));

@@ -1,6 +1,6 @@
 // From what a node answers to what is shown. No element is touched here.
 
-// A member that is asked twice a second has fallen silent after this time.
+// Who has been asked for so long without an answer has fallen silent.
 const SILENT_SECONDS = 1.5;
 
 export const ROLES = {
@@ -21,10 +21,10 @@ export function membersOf(cluster) {
   const members = cluster.members.map((member) => {
     const report = member.report;
     const match = member.match_index ?? report?.match_index ?? null;
-    const age = report?.age_seconds ?? 0;
+    const open = member.unanswered_seconds;
     // Who led, and leads no more, has most likely fallen silent.
     const wasLeader = report?.role === "leader" && member.id !== cluster.leader;
-    const isSilent = member.healthy === false || age > (wasLeader ? SILENT_SECONDS / 2 : SILENT_SECONDS);
+    const isSilent = member.healthy === false || open > (wasLeader ? SILENT_SECONDS / 2 : SILENT_SECONDS);
     // A new leader does not know yet what others have; what they know to be committed they do have.
     const held = match === null && !report ? null : Math.max(match ?? 0, report?.commit_index ?? 0);
     return {
