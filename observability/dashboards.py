@@ -21,7 +21,7 @@ _ROLES: Final = {
     "4": ("leader", "green"),
 }
 _UP: Final = {"0": ("down", "red"), "1": ("up", "green")}
-_YES_NO: Final = {"0": ("no", "#808080"), "1": ("yes", "green")}
+_YES_NO: Final = {"0": ("no", "#808080"), "1": ("yes", "blue")}
 
 
 def cluster() -> Layout:
@@ -382,8 +382,13 @@ def storage() -> Layout:
             "Idempotency records",
             "Outcomes kept for at least 10 minutes",
             "short",
-            Query(f"raftkv_idempotency_records{JOB}", "{{instance}} records"),
-            Query(f"raftkv_idempotency_bytes{JOB}", "{{instance}} bytes"),
+            Query(f"raftkv_idempotency_records{JOB}", "{{instance}}"),
+        ),
+        graph(
+            "Size of idempotency records",
+            "Part of what the quota counts",
+            "bytes",
+            Query(f"raftkv_idempotency_bytes{JOB}", "{{instance}}"),
         ),
         graph(
             "Up for",

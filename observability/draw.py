@@ -227,7 +227,7 @@ def _graph(panel: dict[str, Any], series: list[Series], span: Span, width: int, 
         return bottom - (value - low) / (high - low) * (bottom - top)
 
     shapes = []
-    for value in _ticks(low, high):
+    for value in _ticks(low, high, 1024.0 if unit == "bytes" else 10.0):
         y = y_of(value)
         shapes.append(f'<path d="M{left},{y:.1f}H{right}" stroke="#24272d"/>')
         label = escape(number_text(value, unit))
@@ -276,17 +276,19 @@ def _stacked(series: list[Series]) -> list[Series]:
     return made
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """About five round values."""
-    step = 10.0 ** math.floor(math.log10((high - low) / 4))
-    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 5)
+def _ticks(low: float, high: float, base: float) -> list[float]:
+    """About five values that are round to this base."""
+    step = base ** math.floor(math.log((high - low) / 4, base))
+    factors = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+    step *= next(factor for factor in factors if (high - low) / (step * factor) <= 5)
     first = math.ceil(low / step)
     return [step * number for number in range(first, math.floor(high / step) + 1)]
 
 
 def _times(span: Span, left: int, right: int, y: int) -> list[str]:
     seconds = span.end - span.start
-    step = next(step for step in (15, 30, 60, 120, 300, 900, 86400) if seconds / step <= 5)
+    room = max(1, (right - left) // 62)
+    step = next(step for step in (15, 30, 60, 120, 300, 900, 86400) if seconds / step <= room)
     marks = []
     for before in range(0, int(seconds) + 1, step):
         x = span.x(span.end - before, left, right)

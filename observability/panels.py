@@ -206,12 +206,14 @@ class Layout:
     def row(
         self, *panels: "timeseries.Panel | stat.Panel | statetimeline.Panel", height: int = HEIGHT
     ) -> None:
-        """Panels of equal width, side by side."""
-        width = _COLUMNS // len(panels)
+        """Panels of about equal width, side by side."""
         for number_in_row, panel in enumerate(panels):
             self._id += 1
+            # Whole columns, which together fill the row.
+            left = number_in_row * _COLUMNS // len(panels)
+            right = (number_in_row + 1) * _COLUMNS // len(panels)
             placed = panel.id(self._id).grid_pos(
-                model.GridPos(x=number_in_row * width, y=self._y, w=width, h=height)
+                model.GridPos(x=left, y=self._y, w=right - left, h=height)
             )
             self._dashboard = self._dashboard.with_panel(placed)
         self._y += height

@@ -15,10 +15,12 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+import aiohttp
+
 from observability.__main__ import DASHBOARDS
 from observability.draw import Series, Span, page, page_size_px
 from tests.observability.__main__ import OperatorProcess, say, until_told_to_end
-from tests.observability.clusters import Load, job_of
+from tests.observability.clusters import Load, ask, job_of
 from tests.observability.panels import RATE_INTERVAL
 from tests.observability.prometheus import Job, Prometheus
 from tests.process.cluster import Cluster
@@ -102,7 +104,11 @@ async def run(directory: Path) -> int:
             Prometheus(directory / "prometheus", jobs) as prometheus,
             Load(cluster.urls, pause_seconds=0.03),
         ):
-            await asyncio.sleep(SHOWN_SECONDS * 0.5)
+            await asyncio.sleep(SHOWN_SECONDS * 0.25)
+            async with aiohttp.ClientSession() as session:
+                for node in cluster.nodes:
+                    await ask(session, "POST", f"{node.url}/v1/maintenance/snapshot")
+            await asyncio.sleep(SHOWN_SECONDS * 0.25)
             leader = await cluster.wait_leader()
             leader.send_signal(signal.SIGKILL)
             await cluster.wait_exit(leader, 10.0)
