@@ -23,9 +23,9 @@ from tests.process.cluster import NodeProcess
 PART: Final = "Loss of the leader"
 FIRST_WRITE: Final = Metric(PART, "SIGKILL: until the first accepted write", "s", "lower", 2)
 LONGEST_GAP: Final = Metric(PART, "SIGKILL: longest time without an answer", "s", "lower", 2)
-FAILED: Final = Metric(PART, "SIGKILL: writes that failed", "of 500/s", "lower")
+FAILED: Final = Metric(PART, "SIGKILL: writes that failed", "of 3,000", "lower")
 TERM_GAP: Final = Metric(PART, "SIGTERM: longest time without an answer", "s", "lower", 2)
-TERM_FAILED: Final = Metric(PART, "SIGTERM: writes that failed", "of 500/s", "lower")
+TERM_FAILED: Final = Metric(PART, "SIGTERM: writes that failed", "of 3,000", "lower")
 RATE: Final = 500
 _BEFORE_SECONDS: Final = 1.5
 _AFTER_SECONDS: Final = 4.5

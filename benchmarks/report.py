@@ -204,8 +204,9 @@ def _conditions(outcome: Outcome) -> list[str]:
     conditions = outcome.conditions
     paragraphs = [
         f"{conditions.date}. Systems: {'; '.join(conditions.systems)}. Three nodes each, on "
-        "loopback, default settings, fsync on, TLS off, one system at a time on the same disk, the "
-        "order turned around each round. All nodes and the load share the machine.",
+        "loopback, no flags but names, addresses and directories, so fsync on, TLS off; one system "
+        "at a time on the same disk, the order turned around each round. All nodes and the load "
+        "share the machine.",
         f"Machine: {conditions.machine.describe()}.",
         conditions.plan,
         "Closed loop: wrk for HTTP (one unpipelined request an operation, keep-alive), etcd's own "

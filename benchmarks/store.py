@@ -30,6 +30,8 @@ _READY_AGAIN: Final = Metric(PART, "SIGKILL of all nodes: until all are ready", 
 _IDLE_BEFORE_SECONDS: Final = 5.0
 _CHUNK_SECONDS_MAX: Final = 20.0
 _FILL_CONNECTIONS: Final = 256
+#: Far more than were put between the first and the last of those in flight at a time.
+_FILL_AGAIN: Final = 20 * _FILL_CONNECTIONS
 _FILL_SECONDS_MAX: Final = 400.0
 _RESTART_SECONDS_MAX: Final = 300.0
 
@@ -117,12 +119,12 @@ async def _fill(system: System, keys: int) -> float:
             raise RuntimeError(", ".join(faults))
         done += result.requests
         # Some of the last numbers were in flight at the end, and may not be there: once more.
-        next_number = max(0, next_number + result.requests - 2 * _FILL_CONNECTIONS)
+        next_number += max(result.requests - _FILL_AGAIN, result.requests // 2)
         loading_seconds += result.seconds
         if loading_seconds > _FILL_SECONDS_MAX:
             raise TimeoutError(f"{next_number} keys within {loading_seconds:.0f} s")
         left_seconds = (keys - next_number) / max(1.0, done / loading_seconds)
-        seconds = min(_CHUNK_SECONDS_MAX, max(1.0, left_seconds + 0.6))
+        seconds = min(_CHUNK_SECONDS_MAX, max(1.0, left_seconds + 1.0))
     return done / loading_seconds
 
 
