@@ -46,6 +46,7 @@ class FakeKubernetes:
         self.refusals: dict[str, RefusedError] = {}  # by the same text, until removed
         self.absent = {POD_MONITOR.plural}  # kinds that the API server does not know
         self.was_asked_for_absent = asyncio.Event()
+        self.pod_network = "10.0.0."
         self.stuck_slices: set[str] = set()  # Services whose slices do not follow
         self.on_claim_gone: Callable[[str], None] = lambda _pod: None
         self._version = 0
@@ -113,7 +114,8 @@ class FakeKubernetes:
                 if self.get("persistentvolumeclaims", f"data-{name}") is None:
                     self.put("persistentvolumeclaims", _claim(stateful_set, name))
                 if self.get("pods", name) is None:
-                    self.put("pods", _pod(stateful_set, name, ordinal))
+                    ip = f"{self.pod_network}{ordinal + 1}"
+                    self.put("pods", _pod(stateful_set, name, ip))
         self._finish_claims()
 
     def _finish_claims(self) -> None:
@@ -265,20 +267,21 @@ class FakeKubernetes:
         selector = request.query.get("labelSelector", "")
         seen = int(request.query["resourceVersion"])
         while True:
+            changed = self._changed  # before looking: each change has an event of its own
             for version, plural, change, item in list(self._after(seen)):
                 seen = version
                 if plural == kind.plural and _matches(item, namespace, selector):
                     line = json.dumps({"type": change, "object": item}) + "\n"
                     await response.write(line.encode())
-            self._changed.clear()
-            await self._changed.wait()
+            await changed.wait()
 
     def _after(self, version: int) -> Iterator[tuple[int, str, str, JsonObject]]:
         return (entry for entry in self.history if entry[0] > version)
 
     def _tell(self, plural: str, change: str, item: JsonObject) -> None:
         self.history.append((self._version, plural, change, copy.deepcopy(item)))
-        self._changed.set()
+        told, self._changed = self._changed, asyncio.Event()
+        told.set()
 
     def _parse(self, path: str) -> tuple[Kind | None, str, str, str]:
         """Kind, namespace, name and subresource of a path; no kind: discovery."""
@@ -295,15 +298,45 @@ class FakeKubernetes:
         return None, "", "", ""
 
     def _discovery(self, path: str) -> JsonObject:
-        plurals = [
-            kind.plural
+        """What there is, as kopf asks for it."""
+        if path == "/api":
+            return {"kind": "APIVersions", "versions": ["v1"]}
+        if path == "/apis":
+            groups = sorted({kind.api_version for kind in KINDS if "/" in kind.api_version})
+            return {"kind": "APIGroupList", "groups": [_group(group) for group in groups]}
+        resources = [
+            resource
             for kind in KINDS
             if path in {f"/apis/{kind.api_version}", f"/api/{kind.api_version}"}
             and kind.plural not in self.absent
+            for resource in _resources(kind)
         ]
-        if not plurals:
+        if path == "/api/v1":  # kopf waits until it has seen this one, and never asks for it
+            namespaces = _resources(Kind("v1", "Namespace", "namespaces"))
+            resources += [{**item, "namespaced": False} for item in namespaces]
+        if not resources:
             raise RefusedError(404, "NotFound", f"{path} not found")
-        return {"resources": [{"name": plural} for plural in plurals]}
+        return {"kind": "APIResourceList", "resources": resources}
+
+
+def _group(api_version: str) -> JsonObject:
+    name, _, version = api_version.partition("/")
+    served = {"groupVersion": api_version, "version": version}
+    return {"name": name, "versions": [served], "preferredVersion": served}
+
+
+def _resources(kind: Kind) -> list[JsonObject]:
+    verbs = ["get", "list", "watch", "create", "update", "patch", "delete"]
+    whole: JsonObject = {
+        "name": kind.plural,
+        "singularName": kind.name.lower(),
+        "kind": kind.name,
+        "namespaced": True,
+        "verbs": verbs,
+    }
+    if kind != names.CLUSTER_KIND:
+        return [whole]
+    return [whole, {**whole, "name": f"{kind.plural}/status", "verbs": ["get", "update"]}]
 
 
 def _matches(item: JsonObject, namespace: str, selector: str) -> bool:
@@ -371,7 +404,7 @@ def _claim(stateful_set: JsonObject, pod: str) -> JsonObject:
     return {**template, "metadata": metadata, "status": {"phase": "Bound"}}
 
 
-def _pod(stateful_set: JsonObject, name: str, ordinal: int) -> JsonObject:
+def _pod(stateful_set: JsonObject, name: str, ip: str) -> JsonObject:
     template = stateful_set["spec"]["template"]
     return {
         "apiVersion": "v1",
@@ -384,7 +417,7 @@ def _pod(stateful_set: JsonObject, name: str, ordinal: int) -> JsonObject:
         },
         "spec": copy.deepcopy(template["spec"]),
         "status": {
-            "podIP": f"10.0.0.{ordinal + 1}",
+            "podIP": ip,
             "conditions": [{"type": "Ready", "status": "False"}],
         },
     }
