@@ -18,6 +18,7 @@ from raftkv_operator.kube import Kube
 from raftkv_operator.node_client import Nodes
 from raftkv_operator.objects import (
     JsonObject,
+    Kind,
     ObjectKey,
     annotations_of,
     controller_of,
@@ -31,6 +32,7 @@ from raftkv_operator.resources import (
     ENDPOINT_SLICE,
     OWNED_KINDS,
     POD,
+    POD_DISRUPTION_BUDGET,
     POD_MONITOR,
     STATEFUL_SET,
     claimed_keys,
@@ -90,6 +92,21 @@ async def observe(
     )
 
 
+def _is_never_made(cluster: Cluster, kind: Kind) -> bool:
+    """Whether no pass over this spec makes such an object: then nobody's need be looked for.
+
+    A single voter has no disruption budget (rule 21), whether it runs or sleeps. Asking for one
+    in each pass would be all that an idle cluster costs the API server.
+    """
+    if kind != POD_DISRUPTION_BUDGET:
+        return False
+    if cluster.spec.replicas > 0:
+        return cluster.spec.replicas == 1
+    record = cluster.status.bootstrap
+    voters = [member.name for member in cluster.status.members if member.voter]
+    return record is not None and len(voters or record.members) <= 1
+
+
 def _claims(cluster: Cluster, caches: Caches) -> dict[str, JsonObject]:
     """The volume claims of the cluster's pods, by name."""
     cache = caches.of(CLAIM.name, cluster.namespace)
@@ -119,7 +136,7 @@ async def _objects(cluster: Cluster, kube: Kube, caches: Caches) -> dict[ObjectK
         key = ObjectKey(kind.name, name)
         cache = caches.of(kind.name, cluster.namespace)
         assert cache is not None
-        if key in objects or not cache.is_served:
+        if key in objects or not cache.is_served or _is_never_made(cluster, kind):
             continue
         try:
             objects[key] = await kube.get(kind, cluster.namespace, name)

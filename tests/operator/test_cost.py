@@ -20,11 +20,22 @@ async def world() -> AsyncIterator[World]:
         yield made
 
 
-@pytest.mark.parametrize("spec", [{}, {"replicas": 9}, {"replicas": 0}, {"paused": True}])
+@pytest.mark.parametrize(
+    ("founded", "spec"),
+    [
+        (3, {}),
+        (9, {"replicas": 9}),
+        (3, {"replicas": 0}),
+        (3, {"paused": True}),
+        # A single voter has no disruption budget, and nobody goes on asking for one.
+        (1, {"replicas": 1}),
+        (1, {"replicas": 0}),
+    ],
+)
 async def test_rule_13_idle_cluster_costs_no_request_and_little_time(
-    world: World, spec: dict[str, Any]
+    world: World, founded: int, spec: dict[str, Any]
 ) -> None:
-    world.apply_cluster(replicas=spec.get("replicas") or 3)
+    world.apply_cluster(replicas=founded)
     operator = world.operator()
     await world.settle(operator)
     world.apply_cluster(**spec)
