@@ -12,7 +12,7 @@ from raftkv_operator.errors import NodeError, NodeRefusedError
 from raftkv_operator.node_client import BootstrapTarget
 from tests.operator.fake_nodes import FakeNodes
 
-_Handler = Callable[[web.Request], Awaitable[web.Response]]
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Server:
