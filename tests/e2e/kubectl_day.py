@@ -171,8 +171,16 @@ No pods, the data kept; waking starts exactly the same members.
 """,
     Show("kubectl scale rkv/demo --replicas=0"),
     Show("kubectl wait pod -l app.kubernetes.io/instance=demo --for=delete --timeout=120s"),
+    Show("kubectl wait rkv/demo --for=condition=Available=False --timeout=60s"),
+    Show(
+        "kubectl wait rkv/demo --timeout=60s"
+        " --for=jsonpath='{.status.conditions[?(@.type==\"Progressing\")].reason}'=Settled"
+    ),
     Show("kubectl get rkv demo"),
-    Show("kubectl get rkv demo -o jsonpath='{.status.conditions[?(@.type==\"Available\")]}'"),
+    Show(
+        "kubectl get rkv demo"
+        ' -o jsonpath=\'{.status.conditions[?(@.type=="Available")].message}{"\\n"}\''
+    ),
     Show("kubectl scale rkv/demo --replicas=3"),
     Show("kubectl wait rkv/demo --for=condition=Available --timeout=120s"),
     Show("kubectl exec demo-0 -- raftkv get greeting"),
@@ -186,7 +194,8 @@ data. Deleting the claims deletes the data.
     Show("kubectl get pvc -l app.kubernetes.io/instance=demo"),
     Show("kubectl delete pvc -l app.kubernetes.io/instance=demo"),
     """\
-The whole story once more, as Kubernetes keeps it for an hour:
+The whole story once more, as Kubernetes keeps it for an hour (and to the second, so that what came
+within one second may stand in another order):
 """,
     Show(
         "kubectl get events --field-selector involvedObject.kind=RaftKVCluster"
