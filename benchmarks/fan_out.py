@@ -66,7 +66,11 @@ class FanOut(msgspec.Struct):
     def faults(self) -> list[str]:
         """What no watcher should see."""
         tally = self.tally
-        counted = {"lost": tally.lost, "doubled": tally.doubled, "broken off": tally.broken}
+        counted = {
+            f"events lost, or later than {END_SECONDS_MAX:g} s": tally.lost,
+            "events doubled or out of order": tally.doubled,
+            "streams broken off": tally.broken,
+        }
         return [f"{count} {what}" for what, count in counted.items() if count]
 
     def record(self, system: str, recorder: Recorder) -> None:

@@ -27,8 +27,8 @@ from typing_extensions import override
 KEYS: Final = 100
 # Buckets of a tenth of a millisecond; the last one is for all that took longer.
 BUCKET_SECONDS: Final = 0.0001
-_BUCKETS: Final = 100_000
-END_SECONDS_MAX: Final = 15.0
+_BUCKETS: Final = 600_000
+END_SECONDS_MAX: Final = 40.0
 _CONNECTING_MAX: Final = 50
 _RAFTKV_EVENT: Final = re.compile(
     rb'"key":"fan/(\d+)","key_encoding":"utf-8","value":"(\d+) ([0-9.]+)"'
