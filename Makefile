@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 IMAGE ?= raftkv:dev
 NODES ?= 3
 SEEDS ?= 200
+SIMULATE_ARGS ?=
 FUZZ_SECONDS ?= 600
 CHAOS_SECONDS ?= 300
 CHAOS_SEED ?= 1
@@ -66,8 +67,8 @@ chaos: $(STAMP) ## any harm to real nodes for five minutes, all histories judged
 	$(BIN)/python -m pytest -m slow tests/process/test_crash_loops.py
 	$(BIN)/python -m tests.process.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
 
-simulate: $(STAMP) ## the long simulation: SEEDS=200 seeds of 20,000 events
-	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+simulate: $(STAMP) ## the long simulation: SEEDS=200 seeds of 60 virtual seconds or more
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIMULATE_ARGS)
 
 mutants: $(STAMP) ## seeded bugs that the simulation must find
 	$(BIN)/python -m tests.simulation.mutants

@@ -23,7 +23,7 @@ from raftkv.raft.messages import ConfState, NodeId
 from tests.simulation.cluster import Cluster, Machine, Process, member_of
 
 TIMEOUT_SECONDS = 2.0
-PAUSE_SECONDS_MAX = 1.0
+PAUSE_SECONDS_MAX = 6.0
 
 
 class Administrator:
@@ -35,6 +35,7 @@ class Administrator:
         self._random = Random(cluster.world.seed + 1)  # its own: it draws no weather
         self.is_stopping = False
         self.is_done = False
+        self.repairs_only = False  # what is lost is replaced, and no more
         self.reached: Counter[str] = Counter()
         # For every id that was asked to be added or removed: what the answers said at most.
         self._added: dict[NodeId, str] = {}
@@ -45,22 +46,49 @@ class Administrator:
         self._pause()
 
     def _pause(self) -> None:
-        self._world.after(self._random.uniform(0.05, PAUSE_SECONDS_MAX), self._next)
+        pause_max = 1.0 if self._random.random() < 0.7 else PAUSE_SECONDS_MAX
+        self._world.after(self._random.uniform(0.05, pause_max), self._next)
 
     def _next(self) -> None:
-        if self.is_stopping:
-            self.is_done = True
-            return
         alive = [machine for machine in self._cluster.machines if machine.is_started]
         conf = self._conf(alive)
+        if self.is_stopping and conf is not None and not self._lost(conf):
+            self.is_done = True
+            return
         if conf is None:
             self._pause()
             return
         asked = self._random.choice(alive)
-        if self._random.random() < 0.3:
+        if self._lost(conf) and (self.is_stopping or self._random.random() < 0.7):
+            self._change(asked, self._repair(conf))
+        elif self.repairs_only or self.is_stopping:
+            self._pause()
+        elif self._random.random() < 0.3:
             self._transfer(asked, conf)
         else:
-            self._change(asked, conf)
+            self._change(asked, self._random.choice(self._changes(conf)))
+
+    def _lost(self, conf: ConfState) -> list[NodeId]:
+        """Members whose disk is no more: no machine will come back as one of them."""
+        present = {machine.member_id for machine in self._cluster.machines}
+        starting = any(machine.member_id is None for machine in self._cluster.machines)
+        return [] if starting else [m for m in conf.ids if m not in present]
+
+    def _repair(self, conf: ConfState) -> ConfigChange:
+        """The next step to replace one of them."""
+        lost = self._random.choice(self._lost(conf))
+        learners = [learner for learner in conf.learners if learner not in self._lost(conf)]
+        if lost not in conf.voters:
+            return RemoveMember(lost)
+        if learners:
+            return ReplaceMember(lost, self._random.choice(learners))
+        new = [m for m in self._cluster.machines if m.is_started and self._is_new(m, conf)]
+        if not new:
+            return RemoveMember(lost)
+        return AddLearner(member_of(self._random.choice(new)))
+
+    def _is_new(self, machine: Machine, conf: ConfState) -> bool:
+        return machine.member_id not in (*conf.ids, *conf.removed)
 
     def _conf(self, alive: list[Machine]) -> ConfState | None:
         """What some node says the configuration is; a person would look at the leader's."""
@@ -90,8 +118,7 @@ class Administrator:
 
     # ---- members ----------------------------------------------------------------------------
 
-    def _change(self, asked: Machine, conf: ConfState) -> None:
-        change = self._random.choice(self._changes(conf))
+    def _change(self, asked: Machine, change: ConfigChange) -> None:
         self._note(change, "asked")
         self._ask(
             asked,
@@ -102,8 +129,7 @@ class Administrator:
     def _changes(self, conf: ConfState) -> list[ConfigChange]:
         changes: list[ConfigChange] = [RemoveMember(self._random.choice(conf.ids))]
         for machine in self._cluster.machines:
-            member_id = machine.member_id
-            if machine.is_started and member_id not in (*conf.ids, *conf.removed):
+            if machine.is_started and self._is_new(machine, conf):
                 is_auto = self._random.random() < 0.5
                 changes += [AddLearner(member_of(machine), is_auto)] * 3
         for learner in conf.learners:
@@ -156,6 +182,7 @@ class Administrator:
         process = machine.process
         assert process is not None
         until = self._world.now + TIMEOUT_SECONDS
+        deadline = self._cluster.clock(machine) + TIMEOUT_SECONDS
         over = False
 
         def finish(answer: Answer | None) -> None:
@@ -165,7 +192,7 @@ class Administrator:
                 answered(answer)
                 self._pause()
 
-        self._cluster.request(machine, lambda rid: make(rid, until), finish)
+        self._cluster.request(machine, lambda rid: make(rid, deadline), finish)
         self._watch(machine, process, until + 0.3, finish)
 
     def _watch(

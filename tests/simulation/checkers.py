@@ -1,17 +1,36 @@
-"""The invariants of reference faults I1 to I7 and I9, checked after every turn of every node.
+"""The invariants of reference faults I1 to I7, I9, I10 and I15, after every turn of every node.
 
 The checkers look into the nodes but never touch them. They keep what must stay true for the whole
-run outside of any node: who led which term, what was committed, what was acknowledged.
+run outside of any node: who led which term, what was committed, what was acknowledged. They also
+count the rare paths inside the consensus core, so that a campaign can tell that it took them all.
 """
 
+from collections import Counter
+
 from raftkv.node.events import Effect, Send
-from raftkv.raft.messages import AppendResp, Index, NodeId, Term, VoteResp
+from raftkv.raft.messages import (
+    AppendResp,
+    ConfState,
+    Entry,
+    EntryType,
+    Index,
+    NodeId,
+    Term,
+    VoteResp,
+)
 from raftkv.raft.rawnode import RawNode
-from raftkv.raft.roles import Role
+from raftkv.raft.roles import Leader, Role
 from tests.linearizability.checker import find_violation
 from tests.linearizability.history import Operation
 from tests.linearizability.witness import find_revision_violation
-from tests.simulation.cluster import Cluster, Machine
+from tests.simulation.cluster import Cluster, Machine, Process
+from tests.simulation.oracle import Oracle
+
+# I15: what may lie on a disk at once. Snapshots: the newest, the one before, one that is made, one
+# that is received. Segments: those since the snapshot, with what gathers while one is made.
+SNAPSHOT_FILES_MAX = 4
+SEGMENT_FILES_MAX = 64
+PENDING_MAX = 2000
 
 
 class InvariantError(AssertionError):
@@ -22,9 +41,21 @@ class Invariants:
     """All invariants of one run."""
 
     def __init__(self, cluster: Cluster) -> None:
+        self.oracle = Oracle()
+        self.reached: Counter[str] = Counter()
+        # What each member's log held when it was last seen: the configuration that was committed,
+        # and those after it; with their indexes.
+        self.configurations: dict[NodeId, list[tuple[Index, ConfState]]] = {}
+        self.committed_config_index: Index = 0
+        self._payloads: dict[tuple[Index, Term], Entry] = {}
+        self._payload_last: dict[NodeId, tuple[Index, Term]] = {}
+        self._led: dict[NodeId, tuple[Term, Index]] = {}  # I2: a leader's term and last index
+        self._config_seen: dict[NodeId, tuple[Process, Index]] = {}
+        self._last_ids: dict[NodeId, tuple[Term, Index]] = {}
         self._leaders: dict[Term, NodeId] = {}  # I1
         self._votes: dict[tuple[NodeId, Term], NodeId] = {}  # I1's cause: one vote a term
-        self._entries: dict[tuple[Index, Term], tuple[Term | None, bytes]] = {}  # I3
+        # I3
+        self._entries: dict[tuple[Index, Term], tuple[Term | None, EntryType, bytes]] = {}
         self._committed: dict[Index, Term] = {}  # I4
         self._applied: dict[Index, bytes] = {}  # I5: chain hash after each index
         self._seen_last: dict[NodeId, tuple[Index, Term]] = {}  # how far I3 is checked
@@ -48,11 +79,13 @@ class Invariants:
         if core is None:
             return
         raft = core.raft
+        self._last_ids[raft.id] = (raft.last_term, raft.last_index)
+        self._note_payloads(raft)
         self._check_log_matching(raft)
         self._check_leader(raft)
         self._check_indexes(raft, core.store.applied_index)
         self._check_committed(raft)
-        self._check_configurations(raft)
+        self._check_configurations(raft, process)
         self._check_applied(core.store.applied_index, core.store.chain_hash)
         spoken_for = self._acknowledged.get(raft.id)
         if spoken_for is not None and raft.last_index < spoken_for[0]:
@@ -66,7 +99,8 @@ class Invariants:
         core = process.node.core
         assert core is not None
         raft = core.raft
-        self._seen_last.pop(raft.id, None)
+        for book in (self._seen_last, self._payload_last, self._led):
+            book.pop(raft.id, None)
         index, term = self._acknowledged.get(raft.id, (0, 0))
         if raft.last_index < index:
             raise InvariantError(
@@ -79,6 +113,20 @@ class Invariants:
                 f"after it spoke in term {self._terms[raft.id]}"
             )
 
+    def check_bounds(self, machine: Machine) -> None:
+        """I15, at checkpoints: queues and files stay bounded whatever happened."""
+        process = machine.process
+        if process is None or process.node.core is None:
+            return
+        paths = machine.disk.paths()
+        snapshots = [path for path in paths if path.startswith("snapshots/")]
+        segments = [path for path in paths if path.startswith("wal/")]
+        pending = len(process.node.requests)
+        if len(snapshots) > SNAPSHOT_FILES_MAX or len(segments) > SEGMENT_FILES_MAX:
+            raise InvariantError(f"I15: {machine.name} holds {snapshots} and {segments}")
+        if pending > PENDING_MAX:
+            raise InvariantError(f"I15: {pending} requests are pending on {machine.name}")
+
     # ---- invariants -------------------------------------------------------------------------
 
     def _check_promise(self, message: object) -> None:
@@ -87,6 +135,9 @@ class Invariants:
                 if self._votes.setdefault((voter, term), candidate) != candidate:
                     raise InvariantError(f"I1: {voter:x} voted twice in term {term}")
                 self._terms[voter] = max(term, self._terms.get(voter, 0))
+            case VoteResp(sender=voter, receiver=candidate, granted=False):
+                if self._last_ids.get(voter, (0, 0)) > self._last_ids.get(candidate, (0, 0)):
+                    self.reached["vote refused for an old log"] += 1
             case AppendResp(sender=sender, term=term, match=match, rejected_index=None):
                 known, _ = self._acknowledged.get(sender, (0, 0))
                 if match > known:
@@ -95,9 +146,35 @@ class Invariants:
             case _:
                 pass
 
+    def _note_payloads(self, raft: RawNode) -> None:
+        """Every entry of every log, durable or not, so that the oracle finds it once committed."""
+        seen_index, seen_term = self._payload_last.get(raft.id, (0, 0))
+        last_index, last_term = raft.last_index, raft.last_term
+        if (seen_index, seen_term) == (last_index, last_term):
+            return
+        start = max(seen_index + 1, raft.first_index)
+        if seen_index > last_index or (
+            seen_index >= raft.first_index and raft.term_of(seen_index) != seen_term
+        ):
+            self.reached["log truncated"] += 1
+            start = raft.first_index
+        for entry in raft.entries(start, last_index + 1):
+            self._payloads[entry.index, entry.term] = entry
+        self._payload_last[raft.id] = (last_index, last_term)
+
     def _check_leader(self, raft: RawNode) -> None:
         if raft.role is not Role.LEADER:
+            self._led.pop(raft.id, None)
             return
+        term, last_index = self._led.get(raft.id, (raft.term, 0))
+        if term == raft.term and raft.last_index < last_index:
+            raise InvariantError(f"I2: the leader of term {term} dropped its entry {last_index}")
+        self._led[raft.id] = (raft.term, raft.last_index)
+        if raft.id not in raft.conf_state.ids:
+            self.reached["leader that leaves"] += 1
+        leader = raft._raft.role
+        if isinstance(leader, Leader) and leader.reads.waiting:
+            self.reached["read waited for a commit of the own term"] += 1
         known = self._leaders.get(raft.term)
         if known is None:
             self._leaders[raft.term] = raft.id
@@ -129,7 +206,7 @@ class Invariants:
             start = raft.first_index  # the log was cut: look at all of it again
         for entry in raft.entries(max(start, raft.first_index), last_index + 1):
             previous = raft.term_of(entry.index - 1)
-            found = (previous, entry.data)
+            found = (previous, entry.type, entry.data)
             if self._entries.setdefault((entry.index, entry.term), found) != found:
                 raise InvariantError(f"I3: two different entries are {entry.index}@{entry.term}")
         self._seen_last[raft.id] = (last_index, raft.term_of(last_index) or 0)
@@ -156,16 +233,26 @@ class Invariants:
             index -= 1
         if index >= raft.first_index and self._committed[index] != raft.term_of(index):
             raise InvariantError(f"I4: two different entries are committed at {index}")
+        following = self.oracle.applied_index + 1
+        while following in self._committed:
+            self.oracle.feed(self._payloads[following, self._committed[following]])
+            following += 1
 
-    def _check_configurations(self, raft: RawNode) -> None:
+    def _check_configurations(self, raft: RawNode, process: Process) -> None:
         """I9: a log holds at most one configuration that nobody knows to be committed."""
-        index, _ = raft.conf_at(raft.last_index)
-        uncommitted = 0
+        index, conf = raft.conf_at(raft.last_index)
+        of_process, before = self._config_seen.get(raft.id, (process, index))
+        if of_process is process and index < before:
+            self.reached["configuration rolled back"] += 1
+        self._config_seen[raft.id] = (process, index)
+        held = [(index, conf)]
         while index >= raft.first_index and index not in self._committed:
-            uncommitted += 1
-            index, _ = raft.conf_at(index - 1)
-        if uncommitted > 1:
-            raise InvariantError(f"I9: {raft.id:x} holds {uncommitted} uncommitted configurations")
+            index, conf = raft.conf_at(index - 1)
+            held.append((index, conf))
+        self.configurations[raft.id] = held
+        self.committed_config_index = max(self.committed_config_index, index)
+        if len(held) > 2:
+            raise InvariantError(f"I9: {raft.id:x} holds {len(held) - 1} uncommitted ones")
 
     def _check_applied(self, index: Index, chain_hash: bytes) -> None:
         if self._applied.setdefault(index, chain_hash) != chain_hash:

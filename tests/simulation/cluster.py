@@ -1,10 +1,13 @@
 """Simulated processes: the real node class over a simulated disk, network and clock."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+from typing_extensions import override
 
 from raftkv.node.events import (
     Advanced,
@@ -27,8 +30,9 @@ from raftkv.node.messages import RequestId
 from raftkv.node.node import Node
 from raftkv.node.settings import NodeSettings
 from raftkv.raft.messages import Member, NodeId
-from raftkv.storage.disk import DiskError, DiskResult
-from tests.simulation.disk import SimDisk
+from raftkv.storage.disk import DiskError, DiskOps, DiskResult
+from raftkv.storage.recovery import Recovered
+from tests.simulation.disk import Crash, SimDisk
 from tests.simulation.engines import SimulatedEngines, make_engines
 from tests.simulation.network import Network, Weather
 from tests.simulation.world import World
@@ -44,16 +48,31 @@ class Climate:
     disk_seconds_max: float = 0.002
     disk_stall: float = 0.0  # probability that a submission takes up to two seconds
     tick_skew: float = 0.0  # a node's ticks are up to this share faster or slower
+    # A node's monotonic clock runs up to this share faster or slower, from another beginning in
+    # each of its lives; 0: all clocks are the world's.
+    clock_skew: float = 0.0
     append_bytes_max: int = 1 << 20  # tiny: every entry travels alone
     snapshot_bytes_min: int = 1 << 40  # tiny: a snapshot every few writes
     log_bytes_max: int = 1 << 40  # tiny: who lags at all needs a snapshot
+
+
+class SimulatedNode(Node):
+    """The node itself; only says more of its recovery."""
+
+    recovered: Recovered | None = None
+
+    @override
+    def _on_recovered(self, recovered: Recovered) -> None:
+        self.recovered = recovered
+        super()._on_recovered(recovered)
 
 
 @dataclass(eq=False)
 class Process:
     """One life of a node; a restart makes a new one on the same disk."""
 
-    node: Node
+    node: SimulatedNode
+    clock_offset_seconds: float = 0.0  # what its clock showed when the world began
     requests: dict[RequestId, Callable[[Answer], None]] = field(default_factory=dict)
     inbox: list[Event] = field(default_factory=list)
     is_turn_due: bool = False
@@ -72,6 +91,11 @@ class Machine:
         self.engines = engines
         self.process: Process | None = None
         self.member_id: NodeId | None = None
+        self.clock_rate = 1.0  # seconds of its clock in one second
+        self.disk_seconds_max: float | None = None  # slower than the climate says
+        # Submissions that wait for a disk that hangs; None: it does not.
+        self.hung: list[Callable[[], None]] | None = None
+        self.harm: str | None = None  # what was done to its disk behind its back
 
     @property
     def is_started(self) -> bool:
@@ -95,13 +119,28 @@ class Cluster:
         self.on_turn: Callable[[Machine, list[Effect]], None] = lambda _machine, _effects: None
         self.on_role_changed: Callable[[Machine], None] = lambda _machine: None
         self.on_recovered: Callable[[Machine], None] = lambda _machine: None
+        # A node gave up, and its process will not do anything any more.
+        self.on_stopped: Callable[[Machine, str], None] = lambda _machine, _reason: None
+        # The process ended, or the machine went dark, within an operation of the disk.
+        self.on_crash: Callable[[Machine], None] = self.kill
+        self.reached: Counter[str] = Counter()  # rare paths inside the nodes
         self._request_id = 0
         self._wipe_count = 0
 
     def _make_machine(self, number: int) -> Machine:
         skew = self.world.rng.uniform(-self.climate.tick_skew, self.climate.tick_skew)
         name = f"n{number + 1}"
-        return Machine(name, 0.02 * (1 + skew), make_engines(self._lmdb_directory, name))
+        machine = Machine(name, 0.02 * (1 + skew), make_engines(self._lmdb_directory, name))
+        clock_skew = self.climate.clock_skew
+        if clock_skew:
+            machine.clock_rate = 1 + self.world.rng.uniform(-clock_skew, clock_skew)
+        return machine
+
+    def clock(self, machine: Machine) -> float:
+        """What the monotonic clock of the machine's process shows; it must be running."""
+        process = machine.process
+        assert process is not None
+        return process.clock_offset_seconds + self.world.now * machine.clock_rate
 
     # ---- processes --------------------------------------------------------------------------
 
@@ -119,10 +158,12 @@ class Cluster:
             log_bytes_max=self.climate.log_bytes_max,
             check_invariants=True,
         )
-        node = Node(settings, machine.engines, self.world.rng)
+        node = SimulatedNode(settings, machine.engines, self.world.rng)
         process = machine.process = Process(node)
+        if self.climate.clock_skew:
+            process.clock_offset_seconds = self.world.rng.uniform(0.0, 1e6)
         self.world.trace(f"{machine.name} start")
-        self._perform(machine, process, node.start(self.world.now))
+        self._perform(machine, process, node.start(self.clock(machine)))
         self._tick(machine, process)
 
     def kill(self, machine: Machine) -> None:
@@ -145,7 +186,7 @@ class Cluster:
         machine.disk = SimDisk()
         engines = f"{machine.name}-{self._wipe_count}"
         machine.engines = make_engines(self._lmdb_directory, engines)
-        machine.member_id = None
+        machine.member_id = machine.harm = None
         self.world.trace(f"{machine.name} wipe")
 
     def pause(self, machine: Machine, seconds: float) -> None:
@@ -169,6 +210,10 @@ class Cluster:
         process = machine.process
         assert process is not None
         machine.process = None
+        machine.engines.kill()
+        machine.disk.cancel_faults()
+        machine.hung = None if machine.hung is None else []
+        self.note_reached(process)
         # A submission under way got somewhere: any prefix of its operations happened.
         for submission in process.pending_disk.values():
             count = self.world.rng.randint(0, len(submission.ops))
@@ -176,6 +221,12 @@ class Cluster:
                 machine.disk.perform(submission.ops[:count])
         if machine.member_id is not None:
             self.network.detach(machine.member_id)
+
+    def note_reached(self, process: Process) -> None:
+        """Count what the process lived through, at its end."""
+        snapshots = process.node.snapshots
+        self.reached["snapshot made"] += snapshots.made_count
+        self.reached["snapshot installed"] += snapshots.installed_count
 
     # ---- turns ------------------------------------------------------------------------------
 
@@ -215,7 +266,7 @@ class Cluster:
             taken = self.world.rng.randint(1, taken - 1)
         events, process.inbox = process.inbox[:taken], process.inbox[taken:]
         was_started = process.node.is_started
-        effects = process.node.handle(events, self.world.now)
+        effects = process.node.handle(events, self.clock(machine))
         if process.node.is_started and not was_started:
             self._attach(machine, process)
         self._perform(machine, process, effects)
@@ -228,6 +279,9 @@ class Cluster:
         identity = process.node.identity
         assert identity is not None
         machine.member_id = identity.member_id
+        recovered = process.node.recovered
+        if recovered is not None and recovered.torn_bytes_cut:
+            self.reached["torn tail cut"] += 1
         self.network.attach(identity.member_id, lambda event: self.deliver(machine, process, event))
         self.on_recovered(machine)
 
@@ -258,17 +312,22 @@ class Cluster:
                 case Stop(reason=reason):
                     self.world.trace(f"{machine.name} stop: {reason}")
                     process.stopped = reason
+                    self.on_stopped(machine, reason)
                 case PeersChanged() | Advanced():
                     pass  # the network connects everybody; nobody watches
 
     def _submit(self, machine: Machine, process: Process, submission: SubmitDisk) -> None:
         process.pending_disk[submission.submission] = submission
-        delay = self.world.rng.uniform(0.00002, self.climate.disk_seconds_max)
+        seconds_max = machine.disk_seconds_max or self.climate.disk_seconds_max
+        delay = self.world.rng.uniform(0.00002, seconds_max)
         if self.world.chance(self.climate.disk_stall):
             delay += self.world.rng.uniform(0.0, 2.0)
 
         def complete() -> None:
             if machine.process is not process:
+                return
+            if machine.hung is not None:
+                machine.hung.append(complete)
                 return
             del process.pending_disk[submission.submission]
             results: list[DiskResult] | DiskError
@@ -276,9 +335,37 @@ class Cluster:
                 results = machine.disk.perform(submission.ops)
             except DiskError as error:
                 results = error
+            except Crash:
+                self._note_crash(process, submission.ops)
+                self.on_crash(machine)
+                return
             self.deliver(machine, process, DiskDone(submission.submission, results))
 
         self.world.after(delay, complete)
+
+    def _note_crash(self, process: Process, ops: DiskOps) -> None:
+        """What the process was about when an operation of the disk ended it."""
+        core, snapshots = process.node.core, process.node.snapshots
+        if core is None:
+            self.reached["crash in recovery"] += 1
+        elif snapshots.is_installing:
+            self.reached["crash in an installation"] += 1
+        elif any("snapshots/" in str(op) for op in ops) or snapshots.sending:
+            self.reached["crash around a snapshot"] += 1
+        else:
+            self.reached["crash in a write of the log"] += 1
+
+    def hang_disk(self, machine: Machine) -> None:
+        """From now on the machine's disk finishes nothing."""
+        if machine.hung is None:
+            machine.hung = []
+            self.world.trace(f"{machine.name} disk hangs")
+
+    def free_disk(self, machine: Machine) -> None:
+        """It finishes what it was given, and works again."""
+        waiting, machine.hung = machine.hung or [], None
+        for complete in waiting:
+            complete()
 
     # ---- founding ---------------------------------------------------------------------------
 

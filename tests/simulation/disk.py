@@ -195,6 +195,8 @@ class SimDisk:
     def __init__(self, capacity_bytes: int | None = None) -> None:
         self.capacity_bytes = capacity_bytes
         self.op_count = 0  # operations begun since the disk was made
+        self.failed_syncs = 0  # of those that `fail_next_sync` asked for
+        self._next_sync_errno: int | None = None
         self._root = Directory()
         self._handles: dict[Handle, File] = {}
         # What to do instead of the operation with this number.
@@ -212,6 +214,10 @@ class SimDisk:
 
         self._faults[op_number] = fail
 
+    def fail_next_sync(self, errno: int) -> None:
+        """Let the next `Fdatasync` fail, once."""
+        self._next_sync_errno = errno
+
     def crash_at(self, op_number: int) -> None:
         """Raise `Crash` at the operation with this number: a write is half done, others not."""
 
@@ -227,8 +233,9 @@ class SimDisk:
         self._faults[op_number] = crash
 
     def cancel_faults(self) -> None:
-        """Forget what `fail_at` and `crash_at` planned."""
+        """Forget what `fail_at`, `fail_next_sync` and `crash_at` planned."""
         self._faults.clear()
+        self._next_sync_errno = None
 
     def kill(self) -> None:
         """The process ends."""
@@ -369,6 +376,11 @@ class SimDisk:
                 self._take_space(op, file, size)
                 file.resize(size)
             case Fdatasync():
+                errno, self._next_sync_errno = self._next_sync_errno, None
+                if errno is not None:
+                    self.failed_syncs += 1
+                    file.fail_sync()
+                    raise _error(op, errno)
                 file.sync()
         return None
 

@@ -21,6 +21,10 @@ class SimulatedEngines(EngineFactory, Protocol):
         """What was not synced is gone, and nobody knows what is left."""
         ...
 
+    def kill(self) -> None:
+        """The process is gone, and with it what only its memory held."""
+        ...
+
 
 class _Files(Files):
     """The real file system under a kernel that may be booted anew; syncs are left out for speed."""
@@ -56,7 +60,18 @@ class LmdbEngines(LmdbEngineFactory):
         """The next open finds another boot, and throws the environment away."""
         self._kernel.boots += 1
 
+    def kill(self) -> None:
+        """An installation that was under way belongs to nobody any more."""
+        self._install = None
+
+
+class MemoryEngines(MemoryEngineFactory):
+    """Tables that outlive their process."""
+
+    def kill(self) -> None:
+        """Nothing but the tables is kept."""
+
 
 def make_engines(directory: Path | None, name: str) -> SimulatedEngines:
     """LMDB below ``directory``, or in memory if there is none."""
-    return MemoryEngineFactory() if directory is None else LmdbEngines(directory / name)
+    return MemoryEngines() if directory is None else LmdbEngines(directory / name)

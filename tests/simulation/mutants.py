@@ -1,39 +1,55 @@
 """Seeded bugs that the simulation must find: proof that its checkers can fail.
 
 Each mutant is the real code with one rule broken, the way a hasty change would break it. `make
-mutants` runs seeds until every mutant is dead, and prints which seed killed it.
+mutants` runs random seeds of standard length until every mutant is dead, and prints which seed
+killed it. None may outlive 200 seeds.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 from unittest.mock import patch
 
 import click
+from msgspec.structs import replace
 
 from raftkv.kv import idempotency, leases, locks
-from raftkv.kv.engine import Table
-from raftkv.kv.outcomes import LockGrant
-from raftkv.kv.records import META_KEY, encode_meta
+from raftkv.kv.changes import Changes, ChangesAfter, read_changes
+from raftkv.kv.engine import Engine, Table
+from raftkv.kv.memory_engine import Tables
+from raftkv.kv.outcomes import LockGrant, encode_outcome
+from raftkv.kv.records import META_KEY, decode_meta, encode_meta
 from raftkv.kv.slice import Slice
 from raftkv.kv.store import AppliedEntry, Store
+from raftkv.node import queries, snapshots
+from raftkv.node.disk_tasks import DiskTasks
+from raftkv.node.events import DiskDone, PeerDown, ReadRequest
+from raftkv.node.log_clock import LogClock
 from raftkv.node.messages import ConfigChanged
 from raftkv.node.node import Core, Node
 from raftkv.node.orders import Orders, _Change
+from raftkv.node.reads import Reads
+from raftkv.node.requests import Requests
+from raftkv.node.writes import Proposal, Writes
+from raftkv.raft import replication
 from raftkv.raft.durability import Write
-from raftkv.raft.messages import Entry, HardState
+from raftkv.raft.log import RaftLog
+from raftkv.raft.messages import Append, ConfState, Entry, HardState, Index, NodeId
+from raftkv.raft.quorum import Quorum
 from raftkv.raft.raft import Raft
 from raftkv.raft.rawnode import RawNode
 from raftkv.raft.read_only import ReadRound, ReadRounds
 from raftkv.raft.roles import Leader
-from raftkv.storage.disk import DiskTask
+from raftkv.storage import recovery
+from raftkv.storage.disk import DiskError, DiskTask, Fdatasync
+from raftkv.storage.snapshots import SnapshotMeta
 from raftkv.storage.wal import Wal
 from tests.simulation import sessions
 from tests.simulation.checkers import InvariantError
-from tests.simulation.run import run
-from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.run import STANDARD, run
 
 SEEDS_MAX = 200
-EVENTS = 20_000
 
 Mutant = Callable[[], AbstractContextManager[None]]
 
@@ -82,6 +98,224 @@ def commit_of_old_term() -> Iterator[None]:
 
     original = Raft.advance_commit
     with patch.object(Raft, "advance_commit", advance_commit):
+        yield
+
+
+@contextmanager
+def applied_before_it_is_committed() -> Iterator[None]:
+    """What is durable here is applied, whether a quorum holds it or not."""
+
+    def take_applicable(self: RaftLog, bytes_max: int) -> tuple[Entry, ...]:
+        if self.applied != self.applying or self.applying >= self.durable:
+            return ()
+        entries = self.entries_within(self.applying + 1, self.durable, bytes_max)
+        self.applying = entries[-1].index
+        return entries
+
+    with patch.object(RaftLog, "take_applicable", take_applicable):
+        yield
+
+
+@contextmanager
+def late_append_truncates() -> Iterator[None]:
+    """A follower takes every Append at its word, also below what is committed."""
+
+    def on_append(raft: Raft, message: Append) -> None:
+        log = raft.log
+        if not raft.follow(message.sender):
+            return
+        if log.term_of(message.prev_index) != message.prev_term:
+            replication._reject(raft, message)
+            return
+        if message.entries and message.prev_index >= log.applied:
+            log.commit = min(log.commit, message.prev_index)
+            if message.entries[0].index <= log.last_index:
+                log.truncate(message.entries[0].index)
+            log.append(message.entries)
+            raft.configuration_may_have_changed()
+        match = message.prev_index + len(message.entries)
+        raft.commit_to(min(message.commit, match))
+        raft.accept(message, match)
+
+    with patch.object(replication, "on_append", on_append):
+        yield
+
+
+def _quorum_of(halves: Callable[[ConfState], tuple[tuple[NodeId, ...], ...]]) -> Mutant:
+    """A quorum that is counted otherwise."""
+
+    @contextmanager
+    def mutant() -> Iterator[None]:
+        def of(conf: ConfState) -> Quorum:
+            return Quorum(tuple(half for half in halves(conf) if half))
+
+        with patch.object(Quorum, "of", of):
+            yield
+
+    return mutant
+
+
+@contextmanager
+def configuration_applied_twice() -> Iterator[None]:
+    """A configuration is in force when it is appended, and again when it is applied."""
+    original = RaftLog.applied_to
+
+    def applied_to(self: RaftLog, index: Index) -> None:
+        if self.base.index <= self.applied < index:
+            self._configurations.append(self.entries(self.applied + 1, index + 1))
+        original(self, index)
+
+    with patch.object(RaftLog, "applied_to", applied_to):
+        yield
+
+
+@contextmanager
+def snapshot_without_the_configuration() -> Iterator[None]:
+    """A snapshot holds the state and forgets who the members are."""
+
+    def make(**values: Any) -> SnapshotMeta:
+        return SnapshotMeta(**values | {"config_index": 0, "conf": ConfState()})
+
+    with patch.object(snapshots, "SnapshotMeta", make):
+        yield
+
+
+@contextmanager
+def snapshot_without_idempotency_records() -> Iterator[None]:
+    """A snapshot holds all tables but those that say what was done already."""
+    original = Tables.encode
+
+    def encode(self: Tables) -> bytes:
+        without = Tables()
+        for table in Table:
+            if table not in (Table.ONCE, Table.ONCE_END):
+                without.tables[table].update(self.tables[table])
+        without.history.update(self.history)
+        return original(without)
+
+    with patch.object(Tables, "encode", encode):
+        yield
+
+
+@contextmanager
+def tokens_repeat_after_a_snapshot() -> Iterator[None]:
+    """Who installs a snapshot gives revisions, and so fencing tokens, that were given before."""
+    original = Tables.decode
+
+    def decode(data: bytes) -> Tables:
+        tables = original(data)
+        meta = decode_meta(tables.tables[Table.META][META_KEY])
+        meta = replace(meta, revision=max(0, meta.revision - 3))
+        tables.tables[Table.META][META_KEY] = encode_meta(meta)
+        return tables
+
+    with (
+        patch.object(Tables, "decode", decode),
+        patch.object(snapshots, "_check_installed", lambda _store, _info: None),
+    ):
+        yield
+
+
+@contextmanager
+def forwarded_write_sent_again() -> Iterator[None]:
+    """When the connection to the leader breaks, what was sent over it is sent to the next."""
+
+    def on_peer_down(self: Requests, event: PeerDown) -> None:
+        self._connected.discard(event.peer)
+        for write in self.writes.lose_peer(event.peer):
+            self._hold_again(write)
+
+    with patch.object(Requests, "on_peer_down", on_peer_down):
+        yield
+
+
+@contextmanager
+def overwritten_write_confirmed() -> Iterator[None]:
+    """Whatever is applied at the index of a proposal is taken for that proposal."""
+    original = Writes.applied
+
+    def applied(self: Writes, index: Index, term: int) -> tuple[Proposal | None, list[Any]]:
+        proposal = self.proposed.get(index)
+        return original(self, index, term if proposal is None else proposal.term)
+
+    def settle_entry(self: Requests, entry: AppliedEntry) -> None:
+        proposal, _ = self.writes.applied(entry.index, entry.term)
+        if proposal is None:
+            return
+        own_count = proposal.own_count
+        for write, outcome in zip(
+            proposal.writes, (entry.outcomes or ())[own_count:], strict=False
+        ):
+            if write.origin is None:
+                self._settle(write, outcome)
+            else:
+                self._reply_book.add(write.origin, encode_outcome(outcome))
+
+    with (
+        patch.object(Writes, "applied", applied),
+        patch.object(Requests, "settle_entry", settle_entry),
+    ):
+        yield
+
+
+@contextmanager
+def read_before_it_is_applied() -> Iterator[None]:
+    """A confirmed read is answered at once, whatever this node has applied."""
+    original = Reads.take_ready
+
+    def take_ready(self: Reads, _applied: Index, revision: int) -> list[ReadRequest]:
+        return original(self, 1 << 62, revision)
+
+    with patch.object(Reads, "take_ready", take_ready):
+        yield
+
+
+@contextmanager
+def watch_resumes_one_late() -> Iterator[None]:
+    """Who follows the changes from a revision on misses the first one."""
+
+    def read(engine: Engine, store_revision: int, wanted: ChangesAfter) -> Changes:
+        after = min(wanted.revision + 1, store_revision)
+        return read_changes(engine, store_revision, replace(wanted, revision=after))
+
+    with patch.object(queries, "read_changes", read):
+        yield
+
+
+@contextmanager
+def lease_ends_early_after_an_election() -> Iterator[None]:
+    """A new leader stamps time in which it did not lead."""
+    original = LogClock.lead
+
+    def lead(self: LogClock, term: int, now: float) -> bool:
+        is_new = original(self, term, now)
+        if is_new:
+            self.unstamped_seconds = 0.3
+        return is_new
+
+    with patch.object(LogClock, "lead", lead):
+        yield
+
+
+@contextmanager
+def failed_sync_taken_for_done() -> Iterator[None]:
+    """A disk that says EIO is believed to have written all the same."""
+    original = DiskTasks.complete
+
+    def complete(self: DiskTasks, event: DiskDone) -> None:
+        results = event.results
+        if isinstance(results, DiskError) and isinstance(results.op, Fdatasync):
+            event = DiskDone(event.submission, [None] * 8)
+        original(self, event)
+
+    with patch.object(DiskTasks, "complete", complete):
+        yield
+
+
+@contextmanager
+def damage_cut_as_a_torn_tail() -> Iterator[None]:
+    """Recovery ends the log at the first bad frame, and does not look behind it."""
+    with patch.object(recovery, "find_later_frame", lambda *_, **__: None):
         yield
 
 
@@ -170,7 +404,20 @@ MUTANTS: dict[str, Mutant] = {
         vote_not_persisted,
         answer_before_fsync,
         commit_of_old_term,
+        applied_before_it_is_committed,
+        late_append_truncates,
+        configuration_applied_twice,
+        snapshot_without_the_configuration,
+        snapshot_without_idempotency_records,
+        tokens_repeat_after_a_snapshot,
+        forwarded_write_sent_again,
+        overwritten_write_confirmed,
         stale_read,
+        read_before_it_is_applied,
+        watch_resumes_one_late,
+        lease_ends_early_after_an_election,
+        failed_sync_taken_for_done,
+        damage_cut_as_a_torn_tail,
         applied_index_outside_the_transaction,
         retry_done_again,
         fence_without_a_lock,
@@ -178,39 +425,41 @@ MUTANTS: dict[str, Mutant] = {
         log_time_runs_ahead,
         change_answered_when_appended,
     )
+} | {
+    "learner_counts_in_the_quorum": _quorum_of(
+        lambda conf: ((*conf.voters, *conf.learners), conf.voters_outgoing)
+    ),
+    "joint_quorum_is_ignored": _quorum_of(lambda conf: (conf.voters,)),
 }
 
 
-def hunt(
-    mutant: Mutant, seeds_max: int = SEEDS_MAX, events: int = EVENTS, first_seed: int = 1
-) -> str | None:
-    """What first finds the bug: a scenario, else a seed. None if it survives them all."""
+def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX, first_seed: int = 1) -> str | None:
+    """What the first random seed says that finds the bug; None if it survives them all."""
     with mutant():
-        for name, scenario in SCENARIOS.items():
-            try:
-                scenario(1)
-            except InvariantError as error:
-                return f"scenario {name}: {error}"
         for seed in range(first_seed, first_seed + seeds_max):
             try:
-                run(seed, events)
+                run(seed, STANDARD)
             except InvariantError as error:
                 return str(error).splitlines()[0]
     return None
 
 
+def _hunt_named(name: str) -> str | None:
+    return hunt(MUTANTS[name])
+
+
 @click.command()
-def main() -> None:
+@click.option("--only", default="", help="The name of one mutant.")
+@click.option("--jobs", default=2, show_default=True, help="Processes.")
+def main(only: str, jobs: int) -> None:
     """Hunt every mutant."""
     survivors = 0
-    for name, mutant in MUTANTS.items():
-        death = hunt(mutant)
-        if death is None:
-            survivors += 1
-            click.echo(f"{name}: SURVIVED {SEEDS_MAX} seeds")
-        else:
-            click.echo(f"{name}: {death}")
-    click.echo(f"{len(MUTANTS) - survivors} passed, {survivors} failed")
+    names = [only] if only else list(MUTANTS)
+    with ProcessPoolExecutor(jobs) as pool:
+        for name, death in zip(names, pool.map(_hunt_named, names), strict=True):
+            survivors += death is None
+            click.echo(f"{name}: {death or f'SURVIVED {SEEDS_MAX} seeds'}")
+    click.echo(f"{len(names) - survivors} passed, {survivors} failed")
     if survivors:
         raise SystemExit(1)
 

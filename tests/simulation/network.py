@@ -4,8 +4,8 @@ Frames cross it as bytes, through the real codec. A link is directed, so that a 
 one-sided. Like TCP, a link tells its sender when it broke, sooner or later, and when it is back.
 
 Consensus messages get worse weather than TCP ever makes: they may be doubled, and arrive after
-the link broke, even in the receiver's next life. What is forwarded relies on what TCP promises:
-once at most, and only over the connection it was sent on.
+the link broke, even in the receiver's next life, or long after they were sent. What is forwarded
+relies on what TCP promises: once at most, and only over the connection it was sent on.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,9 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[PeerFrame] = msgspec.msgpack.Decoder(PeerFrame)
 
 
+_KEPT_MAX = 40  # frames that may come again
+
+
 @dataclass(frozen=True)
 class Weather:
     """How bad the network is: probabilities for each frame, delays in seconds."""
@@ -34,6 +37,7 @@ class Weather:
     delay_min_seconds: float = 0.0001
     delay_max_seconds: float = 0.002
     clog: float = 0.0  # a frame that takes up to a second
+    ancient: float = 0.0  # with a frame comes another one, from any time before
 
 
 class Network:
@@ -45,6 +49,12 @@ class Network:
         self._deliver: dict[NodeId, Callable[[Event], None]] = {}
         self._cut: set[tuple[NodeId, NodeId]] = set()
         self._links: dict[tuple[NodeId, NodeId], int] = {}  # links that are up: generation
+        self._clogged_until: dict[tuple[NodeId, NodeId], float] = {}
+        self._slow: NodeId | None = None
+        self._thin_bytes_per_second: dict[NodeId, float] = {}
+        self._busy_until: dict[tuple[NodeId, NodeId], float] = {}  # links of a thin pipe
+        self._kept: list[tuple[tuple[NodeId, NodeId], bytes]] = []
+        self.ancient_count = 0  # frames that came again, however old
         self._generation = 0
 
     def attach(self, member: NodeId, deliver: Callable[[Event], None]) -> None:
@@ -74,6 +84,31 @@ class Network:
                 if sender != receiver:
                     self._connect(sender, receiver)
 
+    def clog(self, link: tuple[NodeId, NodeId], seconds: float) -> None:
+        """Hold back what this directed pair says, for so long."""
+        self._clogged_until[link] = self._world.now + seconds
+
+    def slow_down(self, member: NodeId | None) -> None:
+        """Let all frames from and to one member (None: nobody) take 25 to 125 ms longer."""
+        self._slow = member
+
+    def narrow(self, member: NodeId, bytes_per_second: float | None) -> None:
+        """Bound what each link of a member carries; None: not any more."""
+        if bytes_per_second is None:
+            self._thin_bytes_per_second.pop(member, None)
+        else:
+            self._thin_bytes_per_second[member] = bytes_per_second
+
+    def clear(self, weather: Weather) -> None:
+        """End all cuts, clogs and bottlenecks, and forget what could come again."""
+        self.weather = weather
+        self._clogged_until.clear()
+        self._thin_bytes_per_second.clear()
+        self._busy_until.clear()
+        self._kept.clear()
+        self._slow = None
+        self.cut(set())
+
     def send(self, frame: PeerFrame) -> None:
         """Carry a frame, or lose it."""
         link = (frame.sender, frame.receiver)
@@ -88,10 +123,39 @@ class Network:
         for _ in range(copies):
             if world.chance(weather.loss):
                 continue
-            delay = world.rng.uniform(weather.delay_min_seconds, weather.delay_max_seconds)
-            if world.chance(weather.clog):
-                delay += world.rng.uniform(0.0, 1.0)
+            delay = self._delay(link, len(data))
             world.after(delay, partial(self._arrive, link, connection, data))
+        if weather.ancient and not is_once and world.chance(weather.ancient):
+            self._repeat(link, data)
+
+    def _delay(self, link: tuple[NodeId, NodeId], size_bytes: int) -> float:
+        """Seconds that a frame of this size takes now."""
+        weather, world = self.weather, self._world
+        delay = world.rng.uniform(weather.delay_min_seconds, weather.delay_max_seconds)
+        if world.chance(weather.clog):
+            delay += world.rng.uniform(0.0, 1.0)
+        if self._slow in link:
+            delay += world.rng.uniform(0.025, 0.125)
+        for member in link:
+            rate = self._thin_bytes_per_second.get(member)
+            if rate is not None:
+                begins = max(world.now, self._busy_until.get(link, 0.0))
+                self._busy_until[link] = begins + size_bytes / rate
+                delay += self._busy_until[link] - world.now
+        return max(delay, self._clogged_until.get(link, 0.0) - world.now)
+
+    def _repeat(self, link: tuple[NodeId, NodeId], data: bytes) -> None:
+        """Let some earlier frame arrive once more, and remember this one."""
+        world = self._world
+        if self._kept:
+            place = world.rng.randrange(len(self._kept))
+            old_link, old_data = self._kept[place]
+            self.ancient_count += 1
+            world.after(self._delay(old_link, 0), partial(self._arrive, old_link, None, old_data))
+            if len(self._kept) >= _KEPT_MAX:
+                self._kept[place] = (link, data)
+                return
+        self._kept.append((link, data))
 
     def _arrive(self, link: tuple[NodeId, NodeId], connection: int | None, data: bytes) -> None:
         """``connection``: the only one this may arrive on; None: on whatever is there."""

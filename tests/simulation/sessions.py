@@ -50,6 +50,7 @@ from raftkv.kv.store import Store
 from raftkv.node.events import Answer, CancelRequest, LockRequest, WriteRequest
 from raftkv.node.messages import Failure, RequestId
 from tests.simulation.cluster import Cluster, Machine, Process
+from tests.simulation.oracle import Oracle
 
 LOCKS = (b"lock/1", b"lock/2")
 SUM_KEY = b"session/sum"
@@ -57,6 +58,7 @@ VALUE_BYTES_MAX = 1 << 20
 KEEP_MS = 3_600_000  # longer than any run
 TTL_MS = 400
 TRY_SECONDS = 0.8
+PAUSE_SECONDS_MAX = 2.0  # now and then, between two errands
 
 # What a client does: it yields commands, and gets back what came of each; None: it is to stop.
 Errand = Generator[ClientCommand, PlainOutcome | None, None]
@@ -65,8 +67,9 @@ Errand = Generator[ClientCommand, PlainOutcome | None, None]
 class Sessions:
     """All clients of a run, and what they were told."""
 
-    def __init__(self, cluster: Cluster, count: int) -> None:
+    def __init__(self, cluster: Cluster, oracle: Oracle, count: int) -> None:
         self.cluster = cluster
+        self.oracle = oracle
         self.world = cluster.world
         self.random = Random(cluster.world.seed)  # its own: these clients draw no weather
         self.is_stopping = False
@@ -75,7 +78,8 @@ class Sessions:
         self._made = 0
         self.done_count = 0
         self.reached: Counter[str] = Counter()
-        self.acknowledged_revision = 0
+        # As real time sees it, a lease may end so much earlier as its leader's clock was fast.
+        self._ttl_ms_min = TTL_MS / (1 + cluster.climate.clock_skew)
         # Appended words: those that were acknowledged, with the revision; all that were sent.
         self._appended: dict[bytes, int] = {}
         self._sent: set[bytes] = set()
@@ -120,7 +124,8 @@ class Sessions:
 
     def _pause(self, client: int) -> None:
         self.done_count += 1
-        self.world.after(self.random.uniform(0.0, 0.1), lambda: self._next(client))
+        pause_max = 0.1 if self.random.random() < 0.8 else PAUSE_SECONDS_MAX
+        self.world.after(self.random.uniform(0.0, pause_max), lambda: self._next(client))
 
     # ---- errands ----------------------------------------------------------------------------
 
@@ -132,7 +137,6 @@ class Sessions:
         if outcome is not None:
             assert isinstance(outcome, Written), outcome
             self._appended[word] = outcome.revision
-            self.acknowledged_revision = max(self.acknowledged_revision, outcome.revision)
 
     def _lock(self) -> Errand:
         """Take a lock, write under its protection, give it back, or die with it in the hand."""
@@ -186,8 +190,13 @@ class Sessions:
         self.reached["lock lost"] += 1
         if token not in self._stolen:
             self.reached["lock expired"] += 1
-            age_ms = (self.world.now - kept_at) * 1000
-            assert age_ms >= TTL_MS, f"a lock for {TTL_MS} ms was lost after {age_ms:.0f} ms"
+            self._check_age("lock", kept_at)
+
+    def _check_age(self, what: str, kept_at: float) -> None:
+        age_ms = (self.world.now - kept_at) * 1000
+        assert age_ms >= self._ttl_ms_min, (
+            f"a {what} for {TTL_MS} ms was lost after {age_ms:.0f} ms"
+        )
 
     def _steal(self) -> Errand:
         """As an operator would: end the lease of a lock, whose holder does not know it yet."""
@@ -203,6 +212,7 @@ class Sessions:
 
     def _lease(self) -> Errand:
         """Make a lease and keys of it, which are gone when it is revoked or expired."""
+        kept_at = self.world.now  # or later: until when it may not end
         outcome = yield self.once(GrantLease(TTL_MS, 10))
         if outcome is None:
             return
@@ -216,8 +226,14 @@ class Sessions:
             return
         assert isinstance(outcome, TxnDone), outcome
         if self.random.random() < 0.5:
+            asked_at = self.world.now
             outcome = yield KeepLeaseAlive(lease)
             assert outcome is None or isinstance(outcome, LeaseGranted | LeaseNotFound), outcome
+            if isinstance(outcome, LeaseNotFound):
+                self.reached["lease expired"] += 1
+                self._check_age("lease", kept_at)
+            elif outcome is not None:
+                kept_at = asked_at
         if self.random.random() < 0.7:
             outcome = yield RevokeLease(lease)
             if outcome is not None:
@@ -272,11 +288,14 @@ class _Walk:
         self._errand = errand
         self._is_over = is_over
         self._command: ClientCommand | None = None
+        self._machine: Machine | None = None  # that is asked
+        self._least = 0  # the revision that was known when it was asked first
         self._try = 0  # answers to earlier ones come too late
 
     def go_on(self, command: ClientCommand) -> None:
         """Begin to ask for the next command."""
         self._command = command
+        self._least = self._sessions.oracle.acknowledged
         self._send()
 
     def _send(self) -> None:
@@ -288,7 +307,7 @@ class _Walk:
         if not alive:
             self._again()
             return
-        machine = self._sessions.random.choice(alive)
+        machine = self._machine = self._sessions.random.choice(alive)
         process = machine.process
         assert process is not None
         answered = partial(self._answered, self._try, machine, process)
@@ -300,7 +319,9 @@ class _Walk:
     def _request(self, request_id: RequestId) -> WriteRequest | LockRequest:
         """The present command; for a lock the node waits, or the client itself, by asking again."""
         assert self._command is not None
-        now = self._world.now
+        machine = self._machine
+        assert machine is not None
+        now = self._cluster.clock(machine)
         data, deadline = encode_command(self._command), now + TRY_SECONDS
         command = self._command
         if isinstance(command, AcquireLock) and self._sessions.random.random() < 0.7:
@@ -338,6 +359,11 @@ class _Walk:
             return
         self._try += 1
         assert isinstance(answer, Outcome), answer
+        command = self._command
+        # A lock that was waited for is granted by somebody else's command.
+        if not isinstance(command, AcquireLock):
+            assert command is not None
+            self._sessions.oracle.write_answered(encode_command(command), self._least, answer)
         if isinstance(answer, Replayed):
             self._sessions.reached["idempotent replay"] += 1
             answer = answer.outcome

@@ -8,16 +8,19 @@ from raftkv.node.events import Answer, Consistency, Get, ReadRequest, ReadResult
 from raftkv.node.messages import Failure, FailureCode
 from tests.linearizability.history import Certainty, Kind, Operation
 from tests.simulation.cluster import Cluster, Machine, Process
+from tests.simulation.oracle import Oracle
 
 KEYS = ("a", "b", "c", "d", "e")
 VALUE_BYTES_MAX = 1 << 20
+PAUSE_SECONDS_MAX = 2.5  # between two bursts
 
 
 class Clients:
     """All clients of a run, and the history they make together."""
 
-    def __init__(self, cluster: Cluster, count: int) -> None:
+    def __init__(self, cluster: Cluster, oracle: Oracle, count: int) -> None:
         self._cluster = cluster
+        self.oracle = oracle
         self._world = cluster.world
         self.history: list[Operation] = []
         self.is_stopping = False
@@ -58,7 +61,9 @@ class Clients:
             self._last_revision[operation.key] = operation.mod_revision
         elif operation.revision and operation.is_effective_write:
             self._last_revision[operation.key] = operation.revision
-        pause = self._world.rng.uniform(0.0, 0.02)
+        # In bursts, so that much happens at once in a run that lasts long.
+        pause_max = 0.02 if self._world.chance(0.9) else PAUSE_SECONDS_MAX
+        pause = self._world.rng.uniform(0.0, pause_max)
         self._world.after(pause, lambda: self._next(operation.client))
 
     def new_value(self) -> str:
@@ -87,13 +92,15 @@ class _Request:
         self._client, self._key, self._kind = client, key, kind
         self._argument = "" if kind in (Kind.GET, Kind.DELETE) else clients.new_value()
         self._expected = clients.guess_revision(key) if kind is Kind.CAS else 0
+        self._sent = b""  # the command
+        self._least = clients.oracle.acknowledged
 
     def _now_ns(self) -> int:
         return round(self._world.now * 1e9)
 
     def send(self) -> None:
         timeout = self._world.rng.choice((0.5, 1.0, 3.0))
-        deadline = self._world.now + timeout
+        deadline = self._cluster.clock(self._machine) + timeout
         if self._kind is Kind.GET:
             query = Get(self._key.encode())
             self._cluster.request(
@@ -102,7 +109,9 @@ class _Request:
                 self._answered,
             )
         else:
-            command = encode_command(self._command())
+            command = self._sent = encode_command(self._command())
+            if self._argument:
+                self._clients.oracle.sent_once(command)
             self._cluster.request(
                 self._machine, lambda rid: WriteRequest(rid, command, deadline), self._answered
             )
@@ -140,6 +149,11 @@ class _Request:
     def _answered(self, answer: Answer) -> None:
         if self._is_over or self._machine.process is not self._process:
             return  # an answer that a dead process never sent
+        oracle = self._clients.oracle
+        if self._sent:
+            oracle.write_answered(self._sent, self._least, answer)
+        else:
+            oracle.read_answered(Get(self._key.encode()), self._least, answer)
         match answer:
             case Failure(code=FailureCode.UNKNOWN):
                 self._finish(certainty=Certainty.UNKNOWN)
