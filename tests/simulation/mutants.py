@@ -32,7 +32,7 @@ from raftkv.node.orders import Orders, _Change
 from raftkv.node.reads import Reads
 from raftkv.node.requests import Requests
 from raftkv.node.writes import Proposal, Writes
-from raftkv.raft import replication
+from raftkv.raft import membership, replication
 from raftkv.raft.durability import Write
 from raftkv.raft.log import RaftLog
 from raftkv.raft.messages import Append, ConfState, Entry, HardState, Index, NodeId
@@ -60,7 +60,7 @@ def vote_not_persisted() -> Iterator[None]:
     original = Wal.append
 
     def append(self: Wal, hard_state: HardState | None, entries: Sequence[Entry]) -> DiskTask[None]:
-        if hard_state is not None:
+        if hard_state is not None and hard_state.term > 1:  # a founder needs its own vote
             hard_state = HardState(hard_state.term, None, hard_state.commit)
         return original(self, hard_state, entries)
 
@@ -94,6 +94,7 @@ def commit_of_old_term() -> Iterator[None]:
         leader.uncommitted_bytes -= sum(len(entry.data) for entry in committed)
         leader.has_news = True
         self.log.commit_to(index)
+        membership.leave_joint(self, leader)
         return None
 
     original = Raft.advance_commit

@@ -6,6 +6,7 @@ must end well, a leader must stand, and all replicas must reach the same state a
 """
 
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -93,6 +94,9 @@ def run(seed: int, length: Length = STANDARD) -> Report:
         except BROKEN as error:
             tail = "\n".join(world.recent[-50:])
             said = str(error) if isinstance(error, AssertionError) else repr(error)
+            if not said:
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                said = f"assertion in {place.name}: {place.line}"
             message = f"seed {seed}: {said}\nthe last lines of the trace:\n{tail}"
             raise InvariantError(message) from error
 
