@@ -1,12 +1,12 @@
 """A simulated administrator: moves leadership, adds, promotes, replaces and removes members.
 
 It asks any node, at any time, and believes only what it is told: a machine whose removal was
-confirmed is wiped and comes back as a new member. What the answers were worth is checked at the
-end against the configuration that all agree on (I9): what was confirmed has happened, and what was
-refused has not.
+confirmed is wiped and comes back as a new member, or keeps its disk and comes back as the old one.
+What the answers were worth is checked at the end against the configuration that all agree on (I9):
+what was confirmed has happened, and what was refused has not.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from random import Random
 
@@ -37,9 +37,10 @@ class Administrator:
         self.is_done = False
         self.repairs_only = False  # what is lost is replaced, and no more
         self.reached: Counter[str] = Counter()
-        # For every id that was asked to be added or removed: what the answers said at most.
-        self._added: dict[NodeId, str] = {}
-        self._removed: dict[NodeId, str] = {}
+        # For every id that was asked to be added or removed: whether it is a member, by the last
+        # answer that was certain; and what it may have become since by orders of unknown outcome.
+        self._is_member: dict[NodeId, bool] = {}
+        self._may_be: defaultdict[NodeId, set[bool]] = defaultdict(set)
 
     def start(self) -> None:
         """Begin."""
@@ -119,7 +120,8 @@ class Administrator:
     # ---- members ----------------------------------------------------------------------------
 
     def _change(self, asked: Machine, change: ConfigChange) -> None:
-        self._note(change, "asked")
+        for member_id, joins in _concerned(change):
+            self._is_member.setdefault(member_id, not joins)
         self._ask(
             asked,
             lambda rid, until: ConfigChangeRequest(rid, change, None, until),
@@ -129,9 +131,11 @@ class Administrator:
     def _changes(self, conf: ConfState) -> list[ConfigChange]:
         changes: list[ConfigChange] = [RemoveMember(self._random.choice(conf.ids))]
         for machine in self._cluster.machines:
+            is_auto = self._random.random() < 0.5
             if machine.is_started and self._is_new(machine, conf):
-                is_auto = self._random.random() < 0.5
                 changes += [AddLearner(member_of(machine), is_auto)] * 3
+            elif machine.is_started and machine.member_id in conf.removed:
+                changes.append(AddLearner(member_of(machine), is_auto, rejoins=True))
         for learner in conf.learners:
             changes.append(PromoteLearner(learner))
             changes += [ReplaceMember(self._random.choice(conf.voters), learner)] * 2
@@ -139,27 +143,18 @@ class Administrator:
 
     def _changed(self, change: ConfigChange, answer: Answer | None) -> None:
         if isinstance(answer, ConfigChanged):
-            self.reached[f"confirmed {type(change).__name__}"] += 1
-            self._note(change, "confirmed")
-            for member_id in _leaving(change):
-                self._wipe(member_id)
-        elif isinstance(answer, Failure) and answer.code is not FailureCode.UNKNOWN:
-            self._note(change, "refused")
-        else:
-            self._note(change, "unknown")
-
-    def _note(self, change: ConfigChange, what: str) -> None:
-        """Keep the strongest that was said: refusals say nothing of an attempt before."""
-        strength = ("refused", "asked", "unknown", "confirmed")
-        ids = [(self._removed, member_id) for member_id in _leaving(change)]
-        if isinstance(change, AddLearner):
-            ids.append((self._added, change.member.id))
-        for book, member_id in ids:
-            known = book.get(member_id, "refused")
-            if (what == "refused" and known == "asked") or strength.index(what) > strength.index(
-                known
-            ):
-                book[member_id] = what
+            is_back = isinstance(change, AddLearner) and change.rejoins
+            name = "return of a removed member" if is_back else type(change).__name__
+            self.reached[f"confirmed {name}"] += 1
+            for member_id, joins in _concerned(change):
+                self._is_member[member_id] = joins
+                # Else it stays as it is, and may come back with its disk (adr 7).
+                if not joins and self._random.random() < 0.6:
+                    self._wipe(member_id)
+        elif not isinstance(answer, Failure) or answer.code is FailureCode.UNKNOWN:
+            # Perhaps now, perhaps later: a node that sleeps may hold it yet.
+            for member_id, joins in _concerned(change):
+                self._may_be[member_id].add(joins)
 
     def _wipe(self, member_id: NodeId) -> None:
         """The machine of who left gets an empty disk, hence a new id."""
@@ -216,21 +211,21 @@ class Administrator:
 
     def check(self, conf: ConfState) -> None:
         """Compare what was told with the configuration in the end."""
-        for member_id, said in self._added.items():
-            was_added = member_id in conf.ids or member_id in conf.removed
-            assert was_added or said != "confirmed", f"I9: {member_id:x} was added and is lost"
-            assert not was_added or said != "refused", f"I9: {member_id:x} was refused and is there"
-        for member_id, said in self._removed.items():
-            has_left = member_id in conf.removed
-            assert has_left or said != "confirmed", f"I9: {member_id:x} was removed and is there"
-            assert not has_left or said != "refused", f"I9: {member_id:x} left, after a refusal"
+        for member_id, is_member in self._is_member.items():
+            known = "a member" if is_member else "no member"
+            is_one = member_id in conf.ids
+            is_possible = is_one == is_member or is_one in self._may_be[member_id]
+            assert is_possible, f"I9: by all answers {member_id:x} is {known}, and it is not so"
 
 
-def _leaving(change: ConfigChange) -> tuple[NodeId, ...]:
+def _concerned(change: ConfigChange) -> list[tuple[NodeId, bool]]:
+    """Who becomes a member (True) or ceases to be one by a change."""
     match change:
+        case AddLearner(member=member):
+            return [(member.id, True)]
         case RemoveMember(id=member_id):
-            return (member_id,)
+            return [(member_id, False)]
         case ReplaceMember(old=member_id):
-            return (member_id,)
+            return [(member_id, False)]
         case _:
-            return ()
+            return []

@@ -54,7 +54,7 @@ class Faults:
         # Crashes while votes are on their way: where a lost vote or a lost tail does its harm.
         self._election_crash = rng.choice((0.0, 0.2, 0.8))
         # And in each turn of a leader that has not committed in its term yet.
-        self._fragile_leaders = rng.choice((0.0, 0.0, 0.15))
+        self._fragile_leaders = rng.choice((0.0, 0.15, 0.3))
         # A restart that is cut short, perhaps again and again.
         self._recovery_crash = rng.choice((0.0, 0.1, 0.5))
         cluster.on_role_changed = self._crash_around_election

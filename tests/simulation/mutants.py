@@ -18,7 +18,7 @@ from raftkv.kv import idempotency, leases, locks
 from raftkv.kv.changes import Changes, ChangesAfter, read_changes
 from raftkv.kv.engine import Engine, Table
 from raftkv.kv.memory_engine import Tables
-from raftkv.kv.outcomes import LockGrant, encode_outcome
+from raftkv.kv.outcomes import LockGrant
 from raftkv.kv.records import META_KEY, decode_meta, encode_meta
 from raftkv.kv.slice import Slice
 from raftkv.kv.store import AppliedEntry, Store
@@ -31,7 +31,6 @@ from raftkv.node.node import Core, Node
 from raftkv.node.orders import Orders, _Change
 from raftkv.node.reads import Reads
 from raftkv.node.requests import Requests
-from raftkv.node.writes import Proposal, Writes
 from raftkv.raft import membership, replication
 from raftkv.raft.durability import Write
 from raftkv.raft.log import RaftLog
@@ -47,7 +46,7 @@ from raftkv.storage.snapshots import SnapshotMeta
 from raftkv.storage.wal import Wal
 from tests.simulation import sessions
 from tests.simulation.checkers import InvariantError
-from tests.simulation.run import STANDARD, run
+from tests.simulation.run import LENGTHS, STANDARD, Length, run
 
 SEEDS_MAX = 200
 
@@ -231,35 +230,6 @@ def forwarded_write_sent_again() -> Iterator[None]:
 
 
 @contextmanager
-def overwritten_write_confirmed() -> Iterator[None]:
-    """Whatever is applied at the index of a proposal is taken for that proposal."""
-    original = Writes.applied
-
-    def applied(self: Writes, index: Index, term: int) -> tuple[Proposal | None, list[Any]]:
-        proposal = self.proposed.get(index)
-        return original(self, index, term if proposal is None else proposal.term)
-
-    def settle_entry(self: Requests, entry: AppliedEntry) -> None:
-        proposal, _ = self.writes.applied(entry.index, entry.term)
-        if proposal is None:
-            return
-        own_count = proposal.own_count
-        for write, outcome in zip(
-            proposal.writes, (entry.outcomes or ())[own_count:], strict=False
-        ):
-            if write.origin is None:
-                self._settle(write, outcome)
-            else:
-                self._reply_book.add(write.origin, encode_outcome(outcome))
-
-    with (
-        patch.object(Writes, "applied", applied),
-        patch.object(Requests, "settle_entry", settle_entry),
-    ):
-        yield
-
-
-@contextmanager
 def read_before_it_is_applied() -> Iterator[None]:
     """A confirmed read is answered at once, whatever this node has applied."""
     original = Reads.take_ready
@@ -412,7 +382,6 @@ MUTANTS: dict[str, Mutant] = {
         snapshot_without_idempotency_records,
         tokens_repeat_after_a_snapshot,
         forwarded_write_sent_again,
-        overwritten_write_confirmed,
         stale_read,
         read_before_it_is_applied,
         watch_resumes_one_late,
@@ -434,30 +403,35 @@ MUTANTS: dict[str, Mutant] = {
 }
 
 
-def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX, first_seed: int = 1) -> str | None:
+def hunt(
+    mutant: Mutant, seeds_max: int = SEEDS_MAX, first_seed: int = 1, length: Length = STANDARD
+) -> str | None:
     """What the first random seed says that finds the bug; None if it survives them all."""
     with mutant():
         for seed in range(first_seed, first_seed + seeds_max):
             try:
-                run(seed, STANDARD)
+                run(seed, length)
             except InvariantError as error:
                 return str(error).splitlines()[0]
     return None
 
 
-def _hunt_named(name: str) -> str | None:
-    return hunt(MUTANTS[name])
+def _hunt_named(name: str, length: str) -> str | None:
+    return hunt(MUTANTS[name], length=LENGTHS[length])
 
 
 @click.command()
 @click.option("--only", default="", help="The name of one mutant.")
+@click.option("--length", type=click.Choice(list(LENGTHS)), default="standard", show_default=True)
 @click.option("--jobs", default=2, show_default=True, help="Processes.")
-def main(only: str, jobs: int) -> None:
+def main(only: str, length: str, jobs: int) -> None:
     """Hunt every mutant."""
     survivors = 0
     names = [only] if only else list(MUTANTS)
     with ProcessPoolExecutor(jobs) as pool:
-        for name, death in zip(names, pool.map(_hunt_named, names), strict=True):
+        for name, death in zip(
+            names, pool.map(_hunt_named, names, [length] * len(names)), strict=True
+        ):
             survivors += death is None
             click.echo(f"{name}: {death or f'SURVIVED {SEEDS_MAX} seeds'}")
     click.echo(f"{len(names) - survivors} passed, {survivors} failed")

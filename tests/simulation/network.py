@@ -53,6 +53,8 @@ class Network:
         self._slow: NodeId | None = None
         self._thin_bytes_per_second: dict[NodeId, float] = {}
         self._busy_until: dict[tuple[NodeId, NodeId], float] = {}  # links of a thin pipe
+        # What a member sent until then and is not there yet went with its machine.
+        self._lost_until: dict[NodeId, float] = {}
         self._kept: list[tuple[tuple[NodeId, NodeId], bytes]] = []
         self.ancient_count = 0  # frames that came again, however old
         self._generation = 0
@@ -66,9 +68,11 @@ class Network:
                 self._connect(other, member)
 
     def detach(self, member: NodeId) -> None:
-        """The process is gone; the others' connections to it are reset."""
+        """The process is gone, perhaps with what it had sent; connections to it are reset."""
         if self._deliver.pop(member, None) is None:
             return  # it never got so far as to be attached
+        if self._world.chance(0.5):
+            self._lost_until[member] = self._world.now
         for link in sorted(self._links):
             if member in link:
                 self._break(link)
@@ -124,7 +128,7 @@ class Network:
             if world.chance(weather.loss):
                 continue
             delay = self._delay(link, len(data))
-            world.after(delay, partial(self._arrive, link, connection, data))
+            world.after(delay, partial(self._arrive, link, connection, data, world.now))
         if weather.ancient and not is_once and world.chance(weather.ancient):
             self._repeat(link, data)
 
@@ -157,8 +161,16 @@ class Network:
                 return
         self._kept.append((link, data))
 
-    def _arrive(self, link: tuple[NodeId, NodeId], connection: int | None, data: bytes) -> None:
+    def _arrive(
+        self,
+        link: tuple[NodeId, NodeId],
+        connection: int | None,
+        data: bytes,
+        sent_at: float = float("inf"),
+    ) -> None:
         """``connection``: the only one this may arrive on; None: on whatever is there."""
+        if sent_at <= self._lost_until.get(link[0], -1.0):
+            return
         if connection is not None and self._links.get(link) != connection:
             return
         deliver = self._deliver.get(link[1])

@@ -55,6 +55,7 @@ RARE: Final = frozenset(
         "confirmed PromoteLearner",
         "confirmed RemoveMember",
         "confirmed ReplaceMember",
+        "confirmed return of a removed member",
         "follower ahead of a node",
         "history compacted",
         "idempotency record expired",

@@ -84,7 +84,7 @@ def test_what_is_true_is_accepted() -> None:
 def test_a_read_of_another_state_is_refused(query: tuple[Get, ReadResult]) -> None:
     oracle, _ = fed()
     oracle.read_answered(query[0], 0, query[1])
-    with pytest.raises(AssertionError, match="I6|I7"):
+    with pytest.raises(AssertionError, match=r"I6|I7"):
         oracle.check()
 
 
