@@ -264,4 +264,4 @@ def check_history(history: list[Operation]) -> None:
     for find in (find_revision_violation, find_violation):
         violation = find(history)
         if violation is not None:
-            raise InvariantError(f"I6: {violation}")
+            raise InvariantError(f"I6: {violation.explain()}")

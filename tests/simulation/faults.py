@@ -39,6 +39,7 @@ class Faults:
         crashes = [self._kill, self._lose_power, self._crash_in_an_operation]
         others = [
             self._pause,
+            self._sleep_alone,
             self._kill_all,
             self._fail_a_sync,
             self._hang,
@@ -156,6 +157,16 @@ class Faults:
         if victim is not None:
             self.reached["pause"] += 1
             self.cluster.pause(victim, self.world.rng.uniform(0.3, 2.0))
+
+    def _sleep_alone(self) -> None:
+        """A leader sleeps, and wakes up where nobody can tell it what it missed."""
+        leaders = [machine for machine in self._alive() if self.leads(machine)]
+        if not leaders:
+            return
+        self.reached["leader that slept alone"] += 1
+        seconds = self.world.rng.uniform(0.4, 1.5)
+        self.cluster.pause(leaders[0], seconds)
+        self.network.isolate(leaders[0], seconds + self.world.rng.uniform(0.1, 1.0))
 
     def _crash_in_an_operation(self) -> None:
         victim = self._victim()

@@ -6,7 +6,7 @@ killed it. None may outlive 200 seeds.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -416,24 +416,25 @@ def hunt(
     return None
 
 
-def _hunt_named(name: str, length: str) -> str | None:
-    return hunt(MUTANTS[name], length=LENGTHS[length])
+def _hunt_named(name: str, first: int, length: str) -> str | None:
+    return hunt(MUTANTS[name], first_seed=first, length=LENGTHS[length])
 
 
 @click.command()
-@click.option("--only", default="", help="The name of one mutant.")
+@click.option("--only", default="", help="Some of them, by their names, with commas in between.")
+@click.option("--first", default=1, show_default=True, help="The first seed.")
 @click.option("--length", type=click.Choice(list(LENGTHS)), default="standard", show_default=True)
 @click.option("--jobs", default=2, show_default=True, help="Processes.")
-def main(only: str, length: str, jobs: int) -> None:
+def main(only: str, first: int, length: str, jobs: int) -> None:
     """Hunt every mutant."""
     survivors = 0
-    names = [only] if only else list(MUTANTS)
+    names = only.split(",") if only else list(MUTANTS)
     with ProcessPoolExecutor(jobs) as pool:
-        for name, death in zip(
-            names, pool.map(_hunt_named, names, [length] * len(names)), strict=True
-        ):
+        hunts = {pool.submit(_hunt_named, name, first, length): name for name in names}
+        for done in as_completed(hunts):
+            death = done.result()
             survivors += death is None
-            click.echo(f"{name}: {death or f'SURVIVED {SEEDS_MAX} seeds'}")
+            click.echo(f"{hunts[done]}: {death or f'SURVIVED {SEEDS_MAX} seeds'}")
     click.echo(f"{len(names) - survivors} passed, {survivors} failed")
     if survivors:
         raise SystemExit(1)

@@ -46,6 +46,15 @@ class NetworkFaults:
         seconds = self._world.rng.uniform(0.2, 3.0)
         self._world.after(seconds, lambda: self._cluster.network.cut(set()))
 
+    def isolate(self, machine: Machine, seconds: float) -> None:
+        """Let this one talk to nobody, for so long."""
+        alone = machine.member_id
+        others = [member for member in self._ids() if member != alone]
+        if alone is not None:
+            pairs = {pair for other in others for pair in ((alone, other), (other, alone))}
+            self._cluster.network.cut(pairs)
+            self._world.after(seconds, lambda: self._cluster.network.cut(set()))
+
     def _draw_cut(self, shape: str, ids: list[NodeId]) -> set[tuple[NodeId, NodeId]]:
         rng = self._world.rng
         shuffled = rng.sample(ids, len(ids))

@@ -25,6 +25,7 @@ RARE: Final = frozenset(
         "disk lost",
         "kill",
         "kill leader",
+        "leader that slept alone",
         "partition: bridge",
         "partition: deaf",
         "partition: isolate",
