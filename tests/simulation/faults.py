@@ -241,11 +241,13 @@ class Faults:
         """The atlas: whether a majority of every configuration would still be whole."""
         if machine.harm is not None:
             return False
-        present = {
-            m.member_id for m in self.cluster.machines if m.harm is None and m is not machine
-        }
+        others = [other for other in self.cluster.machines if other is not machine]
+        present = {other.member_id for other in others if other.harm is None}
+        known = self.invariants.configurations
+        # A founding member that the founder has not reached holds nothing yet, and does not vote.
+        present = {m for m in present if m is not None and known.get(m, ((0, None),))[0][0] > 0}
         committed_index = self.invariants.committed_config_index
-        for member, held in self.invariants.configurations.items():
+        for member, held in known.items():
             if member not in present and member != machine.member_id:
                 continue
             for index, conf in held:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections import Counter
 
 import pytest
 
@@ -12,20 +11,24 @@ from tests.simulation.rare import RARE, never_reached
 from tests.simulation.run import SHORT, STANDARD, run
 from tests.simulation.scenarios import SCENARIOS
 
-# In chunks, so that the processes of a parallel test run share them.
-CHUNKS = [range(first, first + 3) for first in range(1, 13, 3)]
 
-
-@pytest.mark.parametrize("seeds", CHUNKS, ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
-def test_no_seed_breaks_a_promise(seeds: range) -> None:
-    reports = [run(seed) for seed in seeds]
-    for report in reports:
-        assert report.virtual_seconds >= STANDARD.seconds
-        assert report.crashes >= STANDARD.crashes
-        assert report.operations >= STANDARD.operations
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(2, 8))
+def test_no_seed_breaks_a_promise(seed: int) -> None:
+    report = run(seed)
+    assert report.virtual_seconds >= STANDARD.seconds
+    assert report.crashes >= STANDARD.crashes
+    assert report.operations >= STANDARD.operations
     # A run in which nothing happens proves nothing.
-    reached = sum((report.reached for report in reports), start=Counter[str]())
-    assert len(RARE) - len(never_reached(reached)) > len(RARE) / 2
+    assert len(RARE) - len(never_reached(report.reached)) >= 12
+
+
+@pytest.mark.parametrize("seed", range(10, 20))
+def test_no_short_seed_breaks_a_promise(seed: int) -> None:
+    report = run(seed, SHORT)
+    assert report.virtual_seconds >= SHORT.seconds
+    assert report.crashes >= SHORT.crashes
+    assert report.operations >= SHORT.operations
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -39,13 +42,21 @@ def test_scenario(name: str, seed: int) -> None:
 FOUND_BY = {
     "answer_before_fsync": 1,
     "applied_before_it_is_committed": 1,
+    "applied_index_outside_the_transaction": 1,
+    "commit_of_old_term": 21,
     "configuration_applied_twice": 9,
+    "failed_sync_taken_for_done": 4,
+    "fence_without_a_lock": 1,
     "forwarded_write_sent_again": 2,
     "late_append_truncates": 3,
+    "lock_outlives_its_lease": 1,
+    "log_time_runs_ahead": 1,
     "read_before_it_is_applied": 5,
+    "retry_done_again": 1,
     "snapshot_without_idempotency_records": 1,
     "snapshot_without_the_configuration": 1,
     "tokens_repeat_after_a_snapshot": 1,
+    "vote_not_persisted": 29,
     "watch_resumes_one_late": 1,
 }
 
