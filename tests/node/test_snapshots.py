@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 
 from raftkv.kv.commands import Put, encode_command
+from raftkv.node import snapshots as snapshots_module
 from raftkv.node.backups import BACKUPS_MAX, IDLE_SECONDS
 from raftkv.node.events import (
     Answer,
@@ -99,6 +100,31 @@ def test_rule_10_a_follower_that_is_far_behind_is_sent_a_snapshot() -> None:
     script.until(lambda: snapshots_of(follower).installed_count == 1, "the snapshot")
     script.until(lambda: converged(script, machines), "all to be alike")
     put(script, follower, 10, [])
+
+
+def test_row_39_a_snapshot_of_another_format_is_refused_when_it_is_offered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As from a leader of a newer version: the follower waits for its own upgrade, and lives."""
+    script = Script(2, 3, NEVER)
+    leader, follower = leave_behind(script, writes=100)
+    machines = script.cluster.machines
+    with monkeypatch.context() as newer:
+        newer.setattr(snapshots_module, "FORMAT", 99)
+        taken: list[Answer] = []
+        script.cluster.request(leader, SnapshotRequest, taken.append)
+        script.until(lambda: bool(taken), "the snapshot of the newer version")
+    script.only_links(machines)
+    script.until(lambda: bool(snapshots_of(follower).last_refusal), "the refusal")
+    assert "holds records of format 99" in snapshots_of(follower).last_refusal
+    assert not files_in(follower, SNAPSHOTS)
+    # The old version leads again, or the follower is upgraded: what is offered then is taken.
+    put(script, leader, 10, [])
+    again: list[Answer] = []
+    script.cluster.request(leader, SnapshotRequest, again.append)
+    script.until(lambda: bool(again), "a snapshot of this version")
+    script.until(lambda: converged(script, machines), "all to be alike")
+    assert snapshots_of(follower).installed_count == 1
 
 
 @pytest.mark.parametrize("moment_ms", range(0, 40, 3))

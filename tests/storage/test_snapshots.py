@@ -90,13 +90,13 @@ def test_the_format_is_what_the_documentation_says(disk: SimDisk) -> None:
     assert (info.name, info.size_bytes) == (NAME, len(content))
     conf = [[5, 1090], [], [], [], False, [], []]
     payload = msgspec.msgpack.encode(
-        [4, ["c1", [3, 90], 45, conf, (90).to_bytes(32, "big"), 270, 3000]]
+        [4, ["c1", [3, 90], 45, conf, (90).to_bytes(32, "big"), 270, 3000, 0]]
     )
     found_payload_bytes = int.from_bytes(content[4:8], "little")
     # A later version may add fields at the end of an array.
     found = msgspec.msgpack.decode(content[12 : 12 + found_payload_bytes])
     assert found[0] == 4
-    assert found[1][:2] + found[1][4:] == ["c1", [3, 90], (90).to_bytes(32, "big"), 270, 3000]
+    assert found[1][:2] + found[1][4:] == ["c1", [3, 90], (90).to_bytes(32, "big"), 270, 3000, 0]
     assert found[1][3][:7] == msgspec.msgpack.decode(payload)[1][3]
     fields = b"RKS\x01" + found_payload_bytes.to_bytes(4, "little")
     rest = content[12:65536]

@@ -13,6 +13,7 @@ import msgspec
 from raftkv.kv import restoring
 from raftkv.kv.engine import EngineCopy
 from raftkv.kv.environment import EngineFactory
+from raftkv.kv.records import FORMAT
 from raftkv.kv.store import Store
 from raftkv.node.founding import founding_configuration
 from raftkv.node.settings import NodeSettings
@@ -105,6 +106,7 @@ def restore(
         chain_hash=store.chain_hash,
         revision=revision,
         state_bytes=engine.size_bytes(),
+        record_format=FORMAT,
     )
     copy = engine.begin_copy()
     try:

@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 from raftkv.kv.engine import Engine
 from raftkv.kv.environment import EngineFactory
+from raftkv.kv.records import FORMAT
 from raftkv.kv.store import Store
 from raftkv.node.backups import Backups
 from raftkv.node.disk_tasks import DiskTasks, Refusal
@@ -205,6 +206,7 @@ class Snapshots:
             chain_hash=store.chain_hash,
             revision=store.revision,
             state_bytes=store.engine.size_bytes(),
+            record_format=FORMAT,
         )
         self._is_making = True
         requests = self._take_requests()
@@ -364,6 +366,14 @@ class Snapshots:
         if meta.last.index <= raft.commit_index:
             # Overtaken; the core tells the leader how far this node is.
             self._step(core, sender, offer)
+            return
+        if meta.record_format not in (0, FORMAT):
+            # Refused before it is fetched: to install it would end this node.
+            self.last_refusal = (
+                f"the leader's snapshot {offer.info.name} holds records of format "
+                f"{meta.record_format}; this version has {FORMAT}"
+            )
+            self._send(sender, SnapshotAck(offer.transfer, None))
             return
         if self.is_installing:
             return  # the leader asks again

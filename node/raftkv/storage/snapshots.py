@@ -89,6 +89,8 @@ class SnapshotMeta(msgspec.Struct, frozen=True, array_like=True):
     chain_hash: bytes  # of the state machine as of ``last`` (rule 23)
     revision: int  # of the store
     state_bytes: int  # of storage the engine uses: about what the blob takes
+    # Of the state machine's records in the blob; 0: written before versions said so.
+    record_format: int = 0
 
 
 class SnapshotInfo(msgspec.Struct, frozen=True, array_like=True):
