@@ -63,8 +63,12 @@ test-disk: APART = $(shell unshare --mount true 2>/dev/null && echo unshare --mo
 test-disk: $(STAMP) ## full, hanging and failing disks (root, loop devices); three minutes
 	$(APART) $(BIN)/python -m pytest -m slow tests/process/test_disk.py
 
+test-stable: APART = $(shell unshare --mount true 2>/dev/null && echo unshare --mount)
+test-stable: $(STAMP) ## nobody is elected in ten minutes of full cores and stalled disks (root): STABLE_SECONDS=600
+	$(APART) $(BIN)/python -m pytest -m slow tests/process/test_stable.py
+
 chaos: $(STAMP) ## any harm to real nodes for five minutes, all histories judged: CHAOS_SECONDS=300
-	$(BIN)/python -m pytest -m slow tests/process/test_crash_loops.py
+	$(BIN)/python -m pytest -m slow tests/process/test_crash_loops.py tests/process/test_old_copy.py tests/process/test_overload.py
 	$(BIN)/python -m tests.process.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
 
 simulate: $(STAMP) ## the long simulation: SEEDS=200 seeds of 60 virtual seconds or more
