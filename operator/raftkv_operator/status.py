@@ -28,6 +28,7 @@ from raftkv_operator.membership import Membership, assess_membership
 from raftkv_operator.observed import Observed
 from raftkv_operator.plan import Plan
 from raftkv_operator.rolling import ROLLING_RESTART
+from raftkv_operator.scaling import SCALE_DOWN
 from raftkv_operator.scene import Problem, confirmed_view
 
 
@@ -108,7 +109,9 @@ def invalid_status(last: Status, generation: int, message: str, now: str) -> Sta
 def events_between(uid: str, last: Status, new: Status) -> list[PostEvent]:
     """What to tell about the way from the ``last`` status to the ``new`` one."""
     events = []
-    if new.leader is not None and (new.leader, new.term) != (last.leader, last.term):
+    # Nodes that all stop hand leadership from one to the next: no news of a cluster going to sleep.
+    is_led_anew = new.leader is not None and (new.leader, new.term) != (last.leader, last.term)
+    if is_led_anew and not new.hibernated:
         text = f"{new.leader} leads in term {new.term}"
         events.append(_event(uid, "Normal", "LeaderElected", text, f"{new.leader}/{new.term}"))
     events += _operation_events(uid, last, new)
@@ -120,7 +123,7 @@ def events_between(uid: str, last: Status, new: Status) -> list[PostEvent]:
         ):
             continue
         kind = _event_type(condition, before)
-        if kind is not None:
+        if kind is not None and not _is_expected(condition, last, new):
             left = "new" if before is None else f"{before.reason}/{before.last_transition_time}"
             events.append(_event(uid, kind, condition.reason, condition.message, left))
     return events
@@ -184,10 +187,19 @@ def _member_events(uid: str, last: Status, new: Status) -> list[PostEvent]:
     return events
 
 
+_PLANNED = frozenset({ROLLING_RESTART, SCALE_DOWN})
 # Conditions of which True is bad news, and the turn back to False good news.
 _WARNINGS = frozenset(
     {ConditionType.DEGRADED, ConditionType.QUORUM_AT_RISK, ConditionType.EVEN_VOTERS}
 )
+
+
+def _is_expected(condition: Condition, last: Status, new: Status) -> bool:
+    """Whether it only says that a pod restarts, or a member leaves, as was asked for and told."""
+    if condition.reason not in {"NoSpareVoter", "SpareVoters"}:
+        return False
+    changes = (new.operation, last.operation)
+    return any(item is not None and item.type in _PLANNED for item in changes)
 
 
 def _event_type(condition: Condition, before: Condition | None) -> str | None:
@@ -198,6 +210,8 @@ def _event_type(condition: Condition, before: Condition | None) -> str | None:
     if kind is ConditionType.AVAILABLE:
         if is_true:
             return None if was_true else "Normal"
+        if condition.reason == "Hibernated":
+            return "Normal"  # asked for
         has_failed = condition.reason in {"QuorumLost", "ForeignData", "BootstrapTargetLost"}
         return "Warning" if was_true or has_failed else "Normal"
     if kind in _WARNINGS:

@@ -36,6 +36,7 @@ from tests.operator.examples import (
     node,
     observed,
     pod,
+    record,
     recorded,
     running_pods,
 )
@@ -273,6 +274,33 @@ def test_events_tell_each_pod_of_a_restart_once() -> None:
         [],
         ["PodRestarts: demo-1 restarts"],
     ]
+
+
+def test_events_do_not_warn_of_what_a_planned_restart_costs() -> None:
+    healthy = formed(running_pods())
+    one_down = (
+        pod(0, node(0, cluster_id=CLUSTER_ID, leader=0), config(leader=0, unhealthy=(2,))),
+        pod(1, node(1, cluster_id=CLUSTER_ID, leader=0)),
+        pod(2),
+    )
+    risky = formed(one_down, healthy)
+    assert "NoSpareVoter" in "".join(told(healthy, risky))
+    rolling = operation("RollingRestart", "WaitForPod", "demo-2")
+    planned = structs.replace(risky, operation=rolling)
+    before = structs.replace(healthy, operation=rolling)
+    assert "NoSpareVoter" not in "".join(told(before, planned))
+    assert "SpareVoters" not in "".join(told(planned, healthy))
+
+
+def test_events_of_falling_asleep_are_no_warnings() -> None:
+    healthy = formed(running_pods())
+    sleepers = record().members
+    falling = structs.replace(healthy, hibernated=sleepers, leader="demo-1", term=99)
+    assert told(healthy, falling) == []
+    wanted = cluster(status=falling, replicas=0)
+    asleep = status_of(wanted, observed(wanted, (), is_serving=True))
+    events = events_between(UID, falling, asleep)
+    assert [(event.type, event.reason) for event in events] == [("Normal", "Hibernated")]
 
 
 def test_events_of_trouble_and_recovery() -> None:
