@@ -79,6 +79,19 @@ def test_rule_09_env_state_that_is_not_whole_is_unreadable() -> None:
     assert decode_state(data + b"{") is None
 
 
+@pytest.mark.parametrize("is_clean", [False, True])
+def test_rule_09_no_flipped_bit_of_env_state_vouches_for_more_than_was_written(
+    is_clean: bool,
+) -> None:
+    data = encode_state(EnvironmentState(FORMAT, is_clean, OTHERS[0]))
+    for offset in range(len(data)):
+        for bit in range(8):
+            damaged = bytearray(data)
+            damaged[offset] ^= 1 << bit
+            verdict = decide(decode_state(bytes(damaged)), SAME)
+            assert isinstance(verdict, Rebuild) or is_clean
+
+
 @pytest.mark.parametrize(
     ("snapshot_index", "applied_index", "last_index", "fits"),
     [

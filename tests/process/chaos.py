@@ -35,6 +35,9 @@ from tests.process.sessions import Counting, Leasing, Locking, Session, Watching
 # Snapshots and segments dropped all the time, a history that lasts as long as the run.
 SETTINGS = ("--snapshot-min-bytes", "65536", "--history-keep", "3h", "--drain-seconds", "1")
 
+# No promise: on a machine with many other things to do a process takes its time to start.
+READY_SECONDS = 180.0
+
 
 @dataclass
 class Run:
@@ -196,7 +199,7 @@ async def behind_a_snapshot(run: Run) -> None:
                 # Its log in memory would reach farther back.
                 other.kill()
                 other.start()
-                await run.cluster.wait_ready([other])
+                await run.cluster.wait_ready([other], READY_SECONDS)
     run.cluster.proxy.heal()
     await run.hold(0.2, 1.0)
     node.kill()
@@ -220,7 +223,7 @@ async def replace_member(run: Run) -> None:
         return status["member_id"] if status and status["state"] == "uninitialised" else None
 
     new_id = await wait_until("the spare's id", own_id, 60.0)
-    await cluster.wait_ready(run.members())
+    await cluster.wait_ready(run.members(), READY_SECONDS)
     victim = await run.some(leader=False)
     status = await cluster.status(victim)
     assert status is not None
@@ -312,7 +315,7 @@ async def _do(run: Run, harms: Callable[[Random], Harm | None]) -> None:
         await harm(run)
         run.cluster.proxy.heal()
         if run.random.random() < 0.7:
-            await run.cluster.wait_ready(run.members())
+            await run.cluster.wait_ready(run.members(), READY_SECONDS)
             await run.hold(0.1, 0.8)
 
 
@@ -321,7 +324,7 @@ async def _heal(run: Run) -> None:
     for node in run.members():
         if not node.is_running:
             node.start()
-    await run.cluster.wait_ready(run.members())
+    await run.cluster.wait_ready(run.members(), READY_SECONDS)
 
 
 def at_random(seconds: float) -> Callable[[Random], Harm | None]:

@@ -16,7 +16,7 @@ from tests.process.cluster import Cluster, NodeProcess, wait_until
 from tests.process.judge import judge
 from tests.process.load import Load
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 KILLS = 30
 TINY = ("--snapshot-min-bytes", "4096", "--history-keep", "1s")
@@ -54,7 +54,7 @@ async def test_row_34_kills_while_snapshots_are_made_and_segments_dropped(tmp_pa
                     await asyncio.sleep(random.uniform(0.0, 1.5))
                     node.kill()
                     node.start()
-                await cluster.wait_ready()
+                await cluster.wait_ready(seconds=180.0)
         await load.read_back()
     judge(load.history, tmp_path)
     assert len(made) >= KILLS / 2, f"only {len(made)} snapshots were made"
@@ -66,7 +66,7 @@ async def wait_for_answers(load: Load, count: int) -> None:
     async def look() -> bool | None:
         return len(load.history) >= enough or None
 
-    await wait_until("the load goes on", look, 30.0)
+    await wait_until("the load goes on", look, 120.0)
 
 
 async def test_row_34_kills_while_a_snapshot_is_received_and_installed(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ async def test_row_34_kills_while_a_snapshot_is_received_and_installed(tmp_path:
                     follower.kill()
                     kills += 1
                     follower.start()
-                await cluster.wait_ready()
+                await cluster.wait_ready(seconds=180.0)
                 installed |= snapshots_of(follower) & sent
         load.urls = cluster.urls
         await load.read_back()
@@ -110,5 +110,5 @@ async def forget_the_log(
         names |= snapshots_of(node)
         node.kill()
         node.start()
-        await cluster.wait_ready(others)
+        await cluster.wait_ready(others, 180.0)
     return names

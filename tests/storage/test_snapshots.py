@@ -18,6 +18,7 @@ from raftkv.storage.layout import SNAPSHOTS, parse_snapshot_name, snapshot_name
 from raftkv.storage.snapshots import (
     HEADER_BYTES,
     TRAILER_BYTES,
+    Checksum,
     SnapshotInfo,
     SnapshotReceiver,
     close_snapshot,
@@ -204,6 +205,17 @@ def test_rule_10_every_flipped_byte_of_a_blob_is_found(disk: SimDisk, sent: Sent
         changed[offset] ^= 0x10
         reason = damaged_is_refused(disk, bytes(changed), loads_only=True)
         assert reason == "the content's hash does not match"
+
+
+def test_rule_10_every_flipped_byte_is_found_on_its_way(sent: Sent) -> None:
+    # Every byte behind the header, as a backup or a transfer checks it; of the header: above.
+    for offset in range(HEADER_BYTES, len(sent.content)):
+        changed = bytearray(sent.content)
+        changed[offset] ^= 1 << (offset % 8)
+        checksum = Checksum()
+        checksum.update(bytes(changed))
+        with pytest.raises(ValueError, match=r"checksum|hash|different snapshots"):
+            checksum.verify()
 
 
 def test_rule_10_every_other_length_is_found(disk: SimDisk, sent: Sent) -> None:
