@@ -166,7 +166,8 @@ def summary(measured: Measured) -> str:
     lines = []
     for verdict in judge(BARS, rows(measured.samples)):
         said = "not measured" if verdict.ratio is None else f"{verdict.ratio:.2f}"
-        mark = "reached" if verdict.is_reached else "MISSED"
+        missed = "-" if verdict.ratio is None else "MISSED"
+        mark = "reached" if verdict.is_reached else missed
         lines.append(f"{mark:<8} {verdict.bar.title}: {said} (bar {verdict.bar.limit:g})")
     return "\n".join(lines)
 
