@@ -4,6 +4,7 @@ import { fromJson } from "./bytes.js";
 
 const TOKEN = "raftkv-token"; // in sessionStorage: this tab only, gone when it is closed
 const HOME_TIMEOUT_MS = 900;
+const ELECTION_MS = 150; // between two looks while there is no leader: elections are short
 
 /** What a node answered instead of what was asked for (problem+json), or that none answered. */
 export class Problem extends Error {
@@ -64,6 +65,7 @@ export class Poller extends EventTarget {
   #others = [];
   #clusterId = null;
   #failingSince = null;
+  #hasLeader = true;
   #round = 0;
 
   constructor(period) {
@@ -100,7 +102,8 @@ export class Poller extends EventTarget {
         else if (round === this.#round) this.dispatchEvent(new CustomEvent("unseen", { detail: { since: this.#failingSince } }));
       }
     }
-    if (round === this.#round) this.#schedule(Math.max(50, this.period - (performance.now() - began)));
+    const period = this.#hasLeader ? this.period : ELECTION_MS;
+    if (round === this.#round) this.#schedule(Math.max(50, period - (performance.now() - began)));
   }
 
   async #look(base, timeout) {
@@ -125,6 +128,7 @@ export class Poller extends EventTarget {
   #tell(round, seen) {
     if (round !== this.#round) return;
     const { cluster, base } = seen;
+    this.#hasLeader = cluster.leader !== null;
     if (base === api.home) this.#clusterId = cluster.cluster_id;
     const here = seen.status.name;
     if (base === api.home) this.#others = cluster.members.filter((m) => m.name !== here).map((m) => `${m.client_url.replace(/\/$/, "")}/`);
