@@ -27,6 +27,8 @@ from grafana_foundation_sdk.models.common import (
 DATASOURCE: Final = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 #: What Grafana puts in the place of the range of a rate: at least four scrapes.
 RATE: Final = "$__rate_interval"
+#: The cluster that is shown: clusters are told apart by the label `job` (docs/monitoring.md).
+JOB: Final = '{job="$job"}'
 HEIGHT: Final = 8
 _COLUMNS: Final = 24
 
