@@ -277,6 +277,7 @@ class _Sink(asyncio.Transport):
         self.is_closed = False
         self.is_reading_paused = False
         self.closed: Callable[[], None] = lambda: None
+        self.protocol: asyncio.BaseProtocol | None = None
 
     @override
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -296,6 +297,15 @@ class _Sink(asyncio.Transport):
     @override
     def abort(self) -> None:
         self.close()
+
+    @override
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    @override
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        assert self.protocol is not None
+        return self.protocol
 
     @override
     def is_closing(self) -> bool:
@@ -431,28 +441,33 @@ async def _serve(content: bytes, step: int) -> bytes:
         host="127.0.0.1",
         authenticate=None,
     )
-    protocol, sink = server(), _Sink()
-    protocol.connection_made(sink)
+    # Whoever speaks at first may hand the connection over to another protocol.
+    sink = _Sink()
+    sink.protocol = server()
+    sink.protocol.connection_made(sink)
     is_lost = False
+
+    def now() -> asyncio.Protocol:
+        return cast("asyncio.Protocol", sink.get_protocol())
 
     def lose() -> None:
         nonlocal is_lost
         if not is_lost:
             is_lost = True
-            asyncio.get_running_loop().call_soon(protocol.connection_lost, None)
+            asyncio.get_running_loop().call_soon(now().connection_lost, None)
 
     sink.closed = lose
     for start in range(0, len(content), step):
         if sink.is_closed:
             break
-        protocol.data_received(content[start : start + step])
+        now().data_received(content[start : start + step])
         if start % (16 * step) == 0:
             await asyncio.sleep(0)
     # Some turns of the loop for what was asked; nothing here waits for anything else.
     for _ in range(30):
         await asyncio.sleep(0)
     if not sink.is_closed:
-        protocol.eof_received()
+        now().eof_received()
         sink.close()
     for _ in range(3):
         await asyncio.sleep(0)
