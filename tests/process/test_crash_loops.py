@@ -6,6 +6,7 @@ are tiny, so that one of these is always under way; the histories are judged.
 """
 
 import asyncio
+import os
 from pathlib import Path
 from random import Random
 
@@ -18,7 +19,7 @@ from tests.process.load import Load
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(1200)]
 
-KILLS = 30
+KILLS = int(os.environ.get("CRASH_KILLS", "30"))
 TINY = ("--snapshot-min-bytes", "4096", "--history-keep", "1s")
 
 

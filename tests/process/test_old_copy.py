@@ -30,7 +30,7 @@ async def test_row_33_an_older_copy_of_a_member_is_told_by_the_leader_and_ends(
             copy = tmp_path / "copy"
             await asyncio.to_thread(shutil.copytree, member.data, copy)
             member.start()
-            await cluster.wait_ready()
+            await cluster.wait_ready(seconds=180.0)
             await wait_for_traffic(load)
             assert await cluster.wait_leader() is leader, "the machine is too busy for this test"
             member.kill()
