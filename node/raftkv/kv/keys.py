@@ -70,7 +70,8 @@ def put(slice_: Slice, command: Put) -> KeyOutcome:
     """Store a value; the lease of the key is the one that the command names, or none."""
     key = command.key
     current = slice_.look_up(key)
-    if not _holds(command.condition, current):
+    condition = command.condition
+    if condition is not None and not _holds(condition, current):
         return _condition_failed(slice_, current)
     lease = command.lease
     if lease:

@@ -11,7 +11,7 @@ Source: Raft paper 5.3 (apply in log order), thesis 5.1 (memory or disk state ma
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import chain, islice
 from typing import Final
@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from raftkv.kv.commands import Expire, LeaderCommand, Sweep, decode_batch
-from raftkv.kv.engine import Engine, StoreError, Table
+from raftkv.kv.engine import Engine, EngineReader, StoreError, Table
 from raftkv.kv.execute import execute
 from raftkv.kv.history import RevisionCompacted, check_not_compacted, is_swept
 from raftkv.kv.outcomes import Item, LockGrant, Outcome, encode_outcomes
@@ -218,13 +218,12 @@ class Store:
     def get(self, key: bytes) -> Item | None:
         """The item under ``key`` now, or None."""
         with self.engine.read() as reader:
-            current = reader.get(Table.CUR, key)
-            if current is None:
-                return None
-            at = current_rev_key(current)
-            record = reader.get(Table.REV, at)
-        assert record is not None, "CUR names a record that REV does not have"
-        return decode_item(at, record)
+            return _get(reader, key)
+
+    def get_each(self, keys: Iterable[bytes]) -> list[Item | None]:
+        """The items under ``keys`` now, in one transaction."""
+        with self.engine.read() as reader:
+            return [_get(reader, key) for key in keys]
 
     def get_at(self, key: bytes, revision: int) -> Item | None:
         """The item under ``key`` as it was at ``revision``, or None.
@@ -245,6 +244,16 @@ class Store:
             record = reader.get(Table.REV, at)
         assert record is not None, "history names a record that REV does not have"
         return decode_item(at, record)
+
+
+def _get(reader: EngineReader, key: bytes) -> Item | None:
+    current = reader.get(Table.CUR, key)
+    if current is None:
+        return None
+    at = current_rev_key(current)
+    record = reader.get(Table.REV, at)
+    assert record is not None, "CUR names a record that REV does not have"
+    return decode_item(at, record)
 
 
 def _apply_entry(

@@ -4,6 +4,8 @@ Which revision a read may see is decided before it comes here (`raftkv.node.read
 only what is found there.
 """
 
+from collections.abc import Sequence
+
 from raftkv.kv.changes import ChangesAfter, LastChange, last_change, read_changes
 from raftkv.kv.listing import HeldLock, find_lease, find_lock, list_leases, list_locks
 from raftkv.kv.ranges import Range, read_range
@@ -26,6 +28,15 @@ from raftkv.node.events import (
     ReadResult,
 )
 from raftkv.node.messages import Failure, FailureCode
+
+
+def answer_each(store: Store, queries: Sequence[Query]) -> list[Found | Failure]:
+    """What each of ``queries`` finds; present values share one transaction of the engine."""
+    if len(queries) > 1 and all(type(query) is Get and not query.revision for query in queries):
+        revision = store.revision
+        items = store.get_each([query.key for query in queries if type(query) is Get])
+        return [ReadResult(item, revision) for item in items]
+    return [answer(store, query) for query in queries]
 
 
 def answer(store: Store, query: Query) -> Found | Failure:

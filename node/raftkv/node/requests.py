@@ -296,14 +296,17 @@ class Requests:
         """Answer the reads for which the store is new enough."""
         if not self.is_caught_up and self.reads.barrier_index is not None:
             self.is_caught_up = store.applied_index >= self.reads.barrier_index
-        for request in self.reads.take_ready(store.applied_index, store.revision):
-            self._answer(request.id, queries.answer(store, request.query))
+        ready = self.reads.take_ready(store.applied_index, store.revision)
+        if ready:
+            found = queries.answer_each(store, [request.query for request in ready])
+            for request, answer in zip(ready, found, strict=True):
+                self._answer(request.id, answer)
         for request in self.reads.take_unconfirmed(store.revision, now):
-            found = queries.answer(store, request.query)
-            if isinstance(found, Failure):
-                self._answer(request.id, found)
+            stale = queries.answer(store, request.query)
+            if isinstance(stale, Failure):
+                self._answer(request.id, stale)
             else:
-                self._answer(request.id, Stale(found, self.reads.age_seconds(now)))
+                self._answer(request.id, Stale(stale, self.reads.age_seconds(now)))
 
     def flush_replies(self) -> None:
         """Send the answers to forwarded writes, one message for each asking process."""

@@ -24,6 +24,7 @@ from prometheus_client.process_collector import ProcessCollector
 from raftkv.node.events import RoleChanged
 from raftkv.node.status import ClusterStatus, State, Status
 from raftkv.raft.messages import NodeId
+from raftkv.server.request_metrics import RequestMetrics
 
 # From a write that the page cache took to a disk in trouble (node design, rule 12).
 _DISK_SECONDS: Final = (
@@ -35,8 +36,6 @@ _REQUEST_SECONDS: Final = (
 _LOOP_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 10.0)
 
 _ROLES: Final = ("leader", "follower", "learner", "pre_candidate", "candidate")
-
-_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 
 
 class Metrics:
@@ -145,21 +144,10 @@ class Metrics:
         self._watchers = Gauge(
             "raftkv_watchers", "Watches and long polls that are served", registry=registry
         )
-        self._requests = Counter(
-            "raftkv_http_requests_total",
-            "Answered requests",
-            ["route", "method", "code"],
-            registry=registry,
-        )
-        self._request_seconds = Histogram(
-            "raftkv_http_request_seconds",
-            "Time from a request's head to its answer",
-            ["route", "method"],
-            buckets=_REQUEST_SECONDS,
-            registry=registry,
-        )
-        # Children by their labels: the library's own look-up costs more than the increment.
-        self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        requests = RequestMetrics()
+        registry.register(requests)
+        #: Count an answered request: its row of the route table, method, status, seconds.
+        self.observe_request = requests.observe
 
         self._idempotency_hits = Counter(
             "raftkv_idempotency_hits_total",
@@ -225,21 +213,6 @@ class Metrics:
         if change.leader is not None and change.leader != self._leader:
             self._leader = change.leader
             self.leader_changes.inc()
-
-    def observe_request(self, route: str, method: str, code: int, seconds: float) -> None:
-        """Count an answered request. ``route`` is a row of the route table, never a path."""
-        children = self._request_children.get((route, method, code))
-        if children is None:
-            method_label = method if method in _METHODS else "other"
-            children = (
-                self._requests.labels(route, method_label, str(code)),
-                self._request_seconds.labels(route, method_label),
-            )
-            if method_label == method:  # the cache is bounded as the labels are
-                self._request_children[route, method, code] = children
-        counter, histogram = children
-        counter.inc()
-        histogram.observe(seconds)
 
     def render(self, status: Status, cluster: ClusterStatus) -> bytes:
         """The text of a scrape, with the gauges as ``status`` and ``cluster`` say."""

@@ -161,7 +161,8 @@ class FastConnection(Owner, asyncio.Protocol):
                 self._expect_nothing()
             queue.append(exchange)
             exchange.ask(path.at, data[body_at:position])
-        self._keep(data[position:])
+        if position < size or self._buffer:
+            self._keep(data[position:])
 
     def _keep(self, rest: bytes) -> None:
         """Keep what cannot be begun now."""
