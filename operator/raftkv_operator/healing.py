@@ -84,7 +84,6 @@ def _replace_lost_volume(scene: Scene) -> Change | None:
 
 
 def _give_up_machine(scene: Scene) -> Change | None:
-    after = scene.cluster.spec.node_failure.replace_after
     for voter in scene.voters:
         pod = scene.observed.pod(voter.name)
         if scene.is_healthy(voter) or not _others_are_well(scene, voter):
@@ -92,7 +91,7 @@ def _give_up_machine(scene: Scene) -> Change | None:
         record = _record_of(scene, voter)
         if record is not None:
             return _delete_what_was_recorded(scene, voter, record)
-        if after is not None and pod is not None and _is_lost(pod, duration_seconds(after)):
+        if pod is not None and _is_lost(scene, pod):
             return _record(scene, voter, pod)
     return None
 
@@ -101,9 +100,13 @@ def _others_are_well(scene: Scene, lost: NodeMember) -> bool:
     return all(scene.is_healthy(member) for member in scene.voters if member.id != lost.id)
 
 
-def _is_lost(pod: PodView, after_seconds: float) -> bool:
-    """Without its machine for so long, by the API server; an answer of its node says otherwise."""
-    return pod.node is None and pod.lost_seconds >= after_seconds
+def _is_lost(scene: Scene, pod: PodView) -> bool:
+    """Without its machine for as long as the user bears, by the API server, and without an answer.
+
+    An answer of its node says otherwise, whatever the API server says.
+    """
+    after = scene.cluster.spec.node_failure.replace_after
+    return after is not None and pod.node is None and pod.lost_seconds >= duration_seconds(after)
 
 
 def _record_of(scene: Scene, voter: NodeMember) -> ReplacementRecord | None:
@@ -142,8 +145,10 @@ def _delete_what_was_recorded(
     actions: list[Action] = []
     if claim is not None and claim["metadata"]["uid"] == record.claim_uid:
         if not is_deleting(claim):
-            if pod is not None and (pod.is_ready or pod.node is not None):
-                return None  # it came back in time
+            if pod is None or not _is_lost(scene, pod):
+                # It came back in time. The record stays for an hour, but is no leave to delete
+                # the claim of a pod that is restarted meanwhile.
+                return None
             why = f"{voter.name} is lost with its machine"
             name = claim["metadata"]["name"]
             actions.append(DeleteClaim(name=name, uid=claim["metadata"]["uid"], why=why))

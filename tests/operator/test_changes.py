@@ -568,6 +568,33 @@ async def test_rule_08_machine_that_comes_back_before_the_deletion_stays(world: 
     assert world.nodes.calls == []
 
 
+@pytest.mark.parametrize("after", ["10m", None])
+async def test_rule_08_restart_soon_after_it_came_back_costs_no_claim(
+    world: World, after: str | None
+) -> None:
+    """What was recorded is no leave to delete the claim of a pod that is not lost by now."""
+    operator = await formed(world, nodeFailure={"replaceAfter": "10m"})
+    machine_lost(world)
+    while "after:record-replacement" not in operator.failpoints.reached:
+        await world.step(operator)
+    world.nodes.silent.clear()
+    await world.settle(operator)
+    world.apply_cluster(nodeFailure={"replaceAfter": after})
+    world.nodes.silent.add("demo-2")  # for seconds: its container is started anew
+    pod = world.kubernetes.get("pods", "demo-2")
+    assert pod is not None
+    now = world.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    pod["status"]["conditions"] = [{"type": "Ready", "status": "False", "lastTransitionTime": now}]
+    world.kubernetes.put("pods", pod, is_spec_changed=False)
+    for _ in range(3):
+        await world.step(operator)
+    assert not {"before:delete-claim", "before:discard-pod"} & operator.failpoints.ever
+    world.nodes.silent.clear()
+    await world.settle(operator)
+    at_rest(world, 3)
+    assert world.nodes.calls == []
+
+
 async def test_rule_08_pod_whose_volume_is_on_a_machine_that_is_gone(world: World) -> None:
     """The machine was deleted, so its pod was made anew, and cannot run anywhere."""
     operator = await formed(world, nodeFailure={"replaceAfter": "10m"})
