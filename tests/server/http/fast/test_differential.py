@@ -218,7 +218,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(edges)]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(requests, min_size=1, max_size=3),
     st.lists(st.integers(0, 1000), max_size=2),
@@ -244,14 +244,14 @@ good_requests = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(good_requests, min_size=2, max_size=40), st.lists(st.integers(0, 9999), max_size=5))
 def test_pipelined_requests(both: Both, asked: list[bytes], cuts: list[int]) -> None:
     both.pair.reset()
     both.compare((pieces(b"".join(asked), cuts), len(asked)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(requests, st.data())
 def test_requests_with_a_byte_changed(both: Both, asked: bytes, data: st.DataObject) -> None:
     both.pair.reset()

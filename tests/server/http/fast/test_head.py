@@ -127,14 +127,14 @@ head = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(head)
 @example(b"PUT /v1/kv/a HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\n")
 def test_a_recognised_head_is_read_alike_by_aiohttp(data: bytes) -> None:
     check_agreement(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_recognised_head_with_one_byte_changed_is_read_alike_by_aiohttp(
     data: st.DataObject,
