@@ -94,7 +94,8 @@ def _measure(suite: Suite, count: int, seconds: float, is_hibernated: bool) -> R
     suite.need_operator()
     suite.create_namespace(CLUSTERS_NAMESPACE)
     names = [f"idle-{number:02}" for number in range(count)]
-    suite.kubectl.apply(*(_cluster(suite, name) for name in names))
+    for name in names:
+        suite.kubectl.apply(_cluster(suite, name))
     wait_until(
         f"{count} clusters serve",
         lambda: _require(suite.kubectl, count, "Available", "Serving"),
