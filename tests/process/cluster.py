@@ -113,8 +113,13 @@ class Cluster:
         *,
         tls: ssl.SSLContext | None = None,
         token: str | None = None,
+        ready_seconds: float = 60.0,
     ) -> None:
-        """With ``tls`` and ``token``, how nodes are looked at that ``extra`` makes demand it."""
+        """With ``tls`` and ``token``, how nodes are looked at that ``extra`` makes demand it.
+
+        ``ready_seconds``: how long the machine may take to start them all.
+        """
+        self._ready_seconds = ready_seconds
         self.directory = directory
         self._tls = tls
         self._token = token
@@ -149,7 +154,7 @@ class Cluster:
         try:
             for node in self.nodes:
                 node.start()
-            await self.wait_ready()
+            await self.wait_ready(seconds=self._ready_seconds)
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise

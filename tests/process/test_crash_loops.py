@@ -39,7 +39,10 @@ async def fill(session: aiohttp.ClientSession, node: NodeProcess, random: Random
 
 async def test_row_34_kills_while_snapshots_are_made_and_segments_dropped(tmp_path: Path) -> None:
     random = Random(34)
-    async with Cluster(tmp_path, 1, TINY) as cluster, aiohttp.ClientSession() as session:
+    async with (
+        Cluster(tmp_path, 1, TINY, ready_seconds=180) as cluster,
+        aiohttp.ClientSession() as session,
+    ):
         (node,) = cluster.nodes
         made: set[str] = set()
         await fill(session, node, random)
@@ -72,7 +75,10 @@ async def wait_for_answers(load: Load, count: int) -> None:
 
 async def test_row_34_kills_while_a_snapshot_is_received_and_installed(tmp_path: Path) -> None:
     random = Random(35)
-    async with Cluster(tmp_path, 3, TINY) as cluster, aiohttp.ClientSession() as session:
+    async with (
+        Cluster(tmp_path, 3, TINY, ready_seconds=180) as cluster,
+        aiohttp.ClientSession() as session,
+    ):
         leader = await cluster.wait_leader()
         await fill(session, leader, random)
         follower = next(node for node in cluster.nodes if node is not leader)

@@ -32,7 +32,7 @@ async def cluster_on_volumes(
     directory: Path, count: int = 3, size_bytes: int = ROOMY, extra: tuple[str, ...] = ()
 ) -> AsyncIterator[tuple[Cluster, Volumes]]:
     with volumes(directory, count, size_bytes) as made:
-        async with Cluster(directory, count, extra) as cluster:
+        async with Cluster(directory, count, extra, ready_seconds=180) as cluster:
             try:
                 yield cluster, made
             finally:

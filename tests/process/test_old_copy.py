@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(240)]
 async def test_row_33_an_older_copy_of_a_member_is_told_by_the_leader_and_ends(
     tmp_path: Path,
 ) -> None:
-    async with Cluster(tmp_path) as cluster:
+    async with Cluster(tmp_path, ready_seconds=180) as cluster:
         leader = await cluster.wait_leader()
         member = next(node for node in cluster.nodes if node is not leader)
         others = [node for node in cluster.nodes if node is not member]

@@ -93,7 +93,7 @@ async def closed_loop(node: NodeProcess, value: bytes, seconds: float) -> float:
 async def test_row_42_ten_times_the_load_is_shed_and_the_node_is_well_in_seconds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with Cluster(tmp_path, 3) as cluster:
+    async with Cluster(tmp_path, 3, ready_seconds=180) as cluster:
         node = await cluster.wait_leader()
         # Large values: a test is not fast enough to overrun the node by number.
         value = Random(1).randbytes(256 << 10)
@@ -161,7 +161,10 @@ async def pipeline_unread(port: int) -> None:
 async def test_rows_1_to_6_slow_and_greedy_clients_cost_no_one_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with Cluster(tmp_path, 1) as cluster, aiohttp.ClientSession() as session:
+    async with (
+        Cluster(tmp_path, 1, ready_seconds=180) as cluster,
+        aiohttp.ClientSession() as session,
+    ):
         (node,) = cluster.nodes
         async with session.put(f"{node.url}/v1/kv/greedy", data=bytes(200_000)) as answer:
             assert answer.status == 201
