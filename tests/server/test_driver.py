@@ -435,6 +435,22 @@ async def test_rule_05_stop_ends_everything_and_says_why(setting: Setting) -> No
     assert not node.is_closed
 
 
+async def test_what_is_forgotten_while_the_driver_ends_is_not_answered(setting: Setting) -> None:
+    driver = setting.driver(FakeNode())
+    answers: list[object] = []
+
+    def take(answer: object) -> None:
+        answers.append(answer)
+        driver.forget(second)
+
+    how = (Consistency.LINEARIZABLE, 0, 5.0, 0.0)
+    driver.begin_read(Get(b"a"), how, take)
+    second = driver.begin_read(Get(b"b"), how, answers.append)
+    driver.refuse_requests()
+    assert answers == [None]
+    assert driver.pending_count == 0
+
+
 async def test_an_exception_in_the_node_stops_it_for_good(setting: Setting) -> None:
     def react(_: Event) -> Sequence[Effect]:
         raise AssertionError("match went back")

@@ -577,9 +577,10 @@ class Driver:
 
     def _fail_pending(self) -> None:
         """Wake everybody who waits for an answer that will not come."""
-        pending, self._pending = self._pending, {}
-        for done in pending.values():
-            done(None)
+        for request_id in list(self._pending):
+            done = self._pending.pop(request_id, None)
+            if done is not None:  # else it was forgotten by one before it
+                done(None)
 
 
 def _resolve(future: asyncio.Future[Answer | None], answer: Answer | None) -> None:

@@ -1,15 +1,25 @@
 """Connections on the short way: order, bodies in pieces, handing over, deadlines, the end."""
 
 import asyncio
+import sys
 from dataclasses import replace
 
 import pytest
 
 from raftkv.kv.commands import Put
+from raftkv.node.events import Query
+from raftkv.node.messages import Failure, FailureCode, RequestId
+from raftkv.node.status import State
+from raftkv.server.driver_api import Done, HowToRead
 from raftkv.server.http.fast.connection import PIPELINED_MAX, FastConnection
 from raftkv.server.http.settings import HttpSettings
 from tests.server.http.fake_driver import FakeDriver
 from tests.server.http.harness import Raw, Served, serving, until
+
+if sys.version_info >= (3, 12):
+    from typing import override
+else:
+    from typing_extensions import override
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /v1/kv/a HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -203,3 +213,60 @@ async def test_ten_thousand_pipelined_reads(served: Served) -> None:
         raw.send(GET * 10_000)
         await read(raw)
         assert len(fast_connections(served)) == 1
+
+
+class FullDriver(FakeDriver):
+    """Refuses reads as the real one does: soon, under no id that could be forgotten."""
+
+    @override
+    def begin_read(self, query: Query, how: HowToRead, done: Done) -> RequestId:
+        failure = Failure(FailureCode.OVERLOADED, "too many requests are in flight on this node")
+        asyncio.get_running_loop().call_soon(done, failure)
+        return 0
+
+    @override
+    def forget(self, request_id: RequestId) -> None:
+        assert request_id == 0
+
+
+async def test_operator_rule_15_what_is_behind_the_last_answer_of_a_drain_harms_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    driver = FullDriver()
+    driver.change(state=State.DRAINING)
+    async with serving(driver) as served, served.connect() as raw:
+        raw.send(GET * 3)
+        answer = await raw.answer()
+        assert (answer.status, answer.headers["Connection"]) == (429, "close")
+        assert await raw.until_closed() == b""
+        await until(lambda: not served.server.connection_count)
+    assert not caplog.records
+
+
+async def test_a_client_that_reads_slowly_has_no_deadline_for_what_it_has_sent(
+    served: Served,
+) -> None:
+    async with served.connect() as raw:
+        large = 1 << 20
+        raw.send(put(b"x" * large))
+        assert (await raw.answer()).status == 201
+        raw.send(GET * 32 + put(b"1", b"b") + STATUS)
+        [connection] = fast_connections(served)
+        await until(lambda: connection._is_blocked and connection._buffer and not connection._queue)
+        assert connection._deadline is None
+        assert b"b" not in served.driver.items
+        for _ in range(32):
+            assert len((await raw.answer()).body) == large
+        assert [(await raw.answer()).status for _ in range(2)] == [201, 200]
+
+
+async def test_a_connection_that_is_closing_begins_nothing(served: Served) -> None:
+    async with served.connect() as raw:
+        raw.send(put(b"x" * (1 << 20)))
+        assert (await raw.answer()).status == 201
+        raw.send(GET * 32 + put(b"1", b"b"))
+        [connection] = fast_connections(served)
+        await until(lambda: connection._is_blocked and connection._buffer and not connection._queue)
+        connection.close()
+        await raw.until_closed()
+        assert b"b" not in served.driver.items

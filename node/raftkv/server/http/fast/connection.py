@@ -167,7 +167,8 @@ class FastConnection(Owner, asyncio.Protocol):
     def _keep(self, rest: bytes) -> None:
         """Keep what cannot be begun now."""
         self._buffer = rest
-        if rest and not self._queue and self._deadline is None:
+        # While the client does not read, what is kept may be whole requests: theirs is no deadline.
+        if rest and not self._queue and not self._is_blocked and self._deadline is None:
             self._expect_within(self._path.settings.head_seconds_max)
         self._pace()
 
@@ -214,6 +215,8 @@ class FastConnection(Owner, asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Something that others waited for is over."""
+        if self._transport is None or self._transport.is_closing():
+            return  # what is begun now would be done, and never answered
         if self._must_hand_over:
             self._hand_over(self._buffer)
         elif self._buffer and len(self._queue) * 2 <= self._pipelined_max:
@@ -225,8 +228,8 @@ class FastConnection(Owner, asyncio.Protocol):
     def answered(self, exchange: Exchange, answer: Answer | None) -> None:
         """See `Owner`. Raises nothing: the caller is in the middle of a turn of the node."""
         transport = self._transport
-        if transport is None:
-            return
+        if transport is None or not self._queue:
+            return  # nobody takes it: also what came too late to be forgotten
         try:
             self._answer(transport, exchange, answer)
         except Exception as error:  # noqa: BLE001 - a bug ends this connection, not the node
