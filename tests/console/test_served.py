@@ -114,8 +114,22 @@ def test_a_member_on_loopback_has_several_names() -> None:
     cluster = msgspec.structs.replace(CLUSTER, members=(member,))
     for origin in ("http://127.0.0.1:7400", "http://localhost:7400", "http://[::1]:7400"):
         assert origin_of_member(origin, cluster) == origin
-    for foreign in ("http://localhost:7401", "https://localhost:7400", "http://localhost", None):
+    for foreign in (
+        "http://localhost:7401",
+        "http://[::1]",
+        "https://localhost:7400",
+        "http://localhost",
+        None,
+    ):
         assert origin_of_member(foreign, cluster) is None
+
+
+@pytest.mark.parametrize("url", ["http://n1:99999", "http://[1.2]:7400", "http://[::::]:7400"])
+def test_an_address_that_is_none_stops_no_page(url: str) -> None:
+    wrong = msgspec.structs.replace(CLUSTER.members[1], client_url=url)
+    cluster = msgspec.structs.replace(CLUSTER, members=(wrong, CLUSTER.members[0]))
+    assert origin_of_member(MEMBER, cluster) == MEMBER
+    assert origin_of_member("http://evil.example", cluster) is None
 
 
 async def test_the_page_needs_no_token_but_what_it_shows_does() -> None:

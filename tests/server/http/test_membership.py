@@ -37,7 +37,7 @@ def test_bootstrap() -> None:
     )
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:7401", "[::1]:7401", "a_b-c.d:1"])
+@pytest.mark.parametrize("address", ["127.0.0.1:7401", "[::1]:7401", "a_b-c.d:1", "h:65535"])
 def test_bootstrap_addresses(address: str) -> None:
     body = bootstrap_json(members=[member_json(peer_url=address, client_url="https://" + address)])
     assert parse_bootstrap("", body).members[0].peer_url == address
@@ -72,6 +72,11 @@ def test_bootstrap_addresses(address: str) -> None:
         bootstrap_json(members=[member_json(name="a\r\nb")]),
         bootstrap_json(members=[member_json(peer_url="host")]),
         bootstrap_json(members=[member_json(peer_url="http://host:1")]),
+        *(
+            bootstrap_json(members=[member_json(**{field: address})])
+            for port in ("0", "65536", "99999", "070", "70000", "655350")
+            for field, address in (("peer_url", f"h:{port}"), ("client_url", f"http://h:{port}"))
+        ),
         bootstrap_json(members=[member_json(client_url="host:1")]),
         bootstrap_json(members=[member_json(client_url="http://host:1/path")]),
         bootstrap_json(members=[member_json(client_url="http://host:1\r\nX: y")]),

@@ -16,8 +16,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
-from yarl import URL
-
 from raftkv.node.status import ClusterStatus
 
 #: Where the page is, beneath `/console/`.
@@ -78,10 +76,12 @@ def origin_of_member(origin: str | None, cluster: ClusterStatus) -> str | None:
     if origin is None:
         return None
     for known in _origins(cluster):
-        url = URL(known)
+        scheme, _, authority = known.partition("://")
+        host = authority[: authority.index("]") + 1] if "]" in authority else ""
+        host = host or authority.partition(":")[0]
         names = [known]
-        if url.host == "::1" or url.host in _LOOPBACK:
-            names += [f"{url.scheme}://{name}:{url.port}" for name in _LOOPBACK]
+        if host in _LOOPBACK:
+            names += [f"{scheme}://{name}{authority[len(host) :]}" for name in _LOOPBACK]
         # What is answered is our own text, not the client's.
         for name in names:
             if name == origin:

@@ -23,7 +23,11 @@ from raftkv.server.http.problems import BAD_HEADER, BAD_ID, Refused
 from raftkv.server.http.requests import Headers
 from raftkv.server.http.targets import parse_query
 
-_HOST_PORT: Final = r"([0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}\Z"
+# 1 to 65535.
+_PORT: Final = (
+    "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+)
+_HOST_PORT: Final = r"([0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):" + _PORT + r"\Z"
 
 
 class MemberBody(msgspec.Struct, forbid_unknown_fields=True):
