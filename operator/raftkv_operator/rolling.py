@@ -30,13 +30,28 @@ def cure(cluster: Cluster, observed: Observed, scene: Scene | None) -> tuple[Rep
     Without a leader that is one that is neither ready nor answers (rule 5); with one, also one
     that is not ready and that the leader does not hear from, or that is no voter.
     """
+    needed = _needed(cluster, observed) if scene is None else frozenset()
     return tuple(
         ReplacePod(pod.name, pod.uid)
         for pod in outdated_pods(cluster, observed)
         if not pod.is_deleting
         and not pod.is_ready
+        and pod.name not in needed
         and (pod.node is None or (scene is not None and not _counts(scene, pod)))
     )
+
+
+def _needed(cluster: Cluster, observed: Observed) -> frozenset[str]:
+    """Pods that a leader hears from while too few answer us to be sure that it leads.
+
+    If it does, they are its quorum, although we cannot reach them. Where a majority answers, the
+    others are not needed.
+    """
+    record = cluster.status.bootstrap
+    view = None if record is None else observed.leader_view(record.cluster_id)
+    if view is None:
+        return frozenset()
+    return frozenset(member.name for member in view.members if view.is_healthy(member))
 
 
 def _counts(scene: Scene, pod: PodView) -> bool:

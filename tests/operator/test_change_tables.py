@@ -253,6 +253,12 @@ TABLE: dict[str, tuple[State, list[str], str | None]] = {
         ["replace pod demo-2, which runs an outdated template"],
         "RestartPod",
     ),
+    "roll: answers the leader, not us": (
+        # The two that are left are the quorum: the one that answers nobody is cured, it is not.
+        State().outdated(1, 2).silent(1).change(2, node=None, is_ready=False),
+        ["replace pod demo-1, which runs an outdated template"],
+        None,
+    ),
     # ---- replacement
     "lost: empty": (
         State().silent(2).start(2, life=1),
