@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-#: What a job's targets told within the last hour, whether they answer now or not.
-_NODES: Final = "max by (job) (last_over_time(raftkv_term[1h]))"
-_OPERATORS: Final = "max by (job) (last_over_time(raftkv_operator_reconcile_total[1h]))"
+#: What a job's targets told within the last day, whether they answer now or not. An outage is told
+#: for as long: it must not look healed because everybody has been silent for an hour.
+_NODES: Final = "max by (job) (last_over_time(raftkv_term[1d]))"
+_OPERATORS: Final = "max by (job) (last_over_time(raftkv_operator_reconcile_total[1d]))"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ _FAILED: Final = "sum by (job) (rate(raftkv_proposals_failed_total[2m]))"
 _COMMITTED: Final = "sum by (job) (rate(raftkv_proposals_committed_total[2m]))"
 # As a node that answers knows it, else as it was known last.
 _VOTERS: Final = (
-    "(max by (job) (raftkv_voters) or max by (job) (last_over_time(raftkv_voters[1h])))"
+    "(max by (job) (raftkv_voters) or max by (job) (last_over_time(raftkv_voters[1d])))"
 )
 
 CLUSTER_ALERTS: Final = (
@@ -197,7 +198,8 @@ OPERATOR_ALERTS: Final = (
         "RaftKVOperatorDown",
         "warning",
         "10m",
-        f"up == 0 and on (job) {_OPERATORS}",
+        # A pod that is not there is no target, and so has no `up` that could be 0.
+        f"{_OPERATORS} unless on (job) up == 1",
         "The RaftKV operator does not answer",
         "Clusters go on serving, but nobody repairs or changes them.",
     ),

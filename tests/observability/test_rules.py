@@ -212,6 +212,27 @@ def test_no_alert_fires_without_a_cause(tmp_path: Path) -> None:
     )
 
 
+def test_an_outage_is_told_until_it_ends(tmp_path: Path) -> None:
+    """Also after hours, and also when a pod that is gone is no target any more."""
+    samples = 3 * 3600 // INTERVAL_SECONDS
+    told: dict[str, str] = {
+        'up{job="operator",instance="o"}': "1 stale",
+        'raftkv_operator_reconcile_total{job="operator",instance="o"}': "7 stale",
+    }
+    for name in NODES:
+        told |= {
+            node("up", instance=name): f"0+0x{samples}",
+            node("raftkv_term", instance=name): "3 stale",
+            node("raftkv_voters", instance=name): "3 stale",
+        }
+    firing = {"RaftKVInsufficientMembers", "RaftKVNodeDown", "RaftKVOperatorDown"}
+    outage = {
+        **case("outage", {}, [expectation(at, firing) for at in (1200, 3 * 3600)]),
+        "input_series": [{"series": series, "values": text} for series, text in told.items()],
+    }
+    run(tmp_path, [outage])
+
+
 def test_a_wrong_expectation_is_noticed(tmp_path: Path) -> None:
     """Or the tests above could not fail."""
     wrong = case("wrong", DOWN, [expectation(600, {"RaftKVNoLeader"})])

@@ -184,6 +184,19 @@ def test_chart_passes_helms_own_checks() -> None:
 
 
 @NEEDS_HELM
+def test_scraped_metrics_keep_the_namespace_of_their_cluster() -> None:
+    """Else Prometheus writes the operator's own namespace over it, and alerts name that."""
+    text = rendered.render_chart("--set", "serviceMonitor.enabled=true")
+    (monitor,) = [
+        item
+        for item in yaml.safe_load_all(text)
+        if item is not None and item["kind"] == "ServiceMonitor"
+    ]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["honorLabels"] is True
+
+
+@NEEDS_HELM
 @pytest.mark.parametrize(
     "option", ["imagee.tag=1", "image.pullPolicy=Sometimes", "log.level=loud", "watchNamespaces=a"]
 )
