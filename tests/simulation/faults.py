@@ -10,9 +10,10 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from random import Random
 
 from raftkv.node.events import Effect
-from raftkv.raft.messages import NodeId
+from raftkv.raft.messages import Index, NodeId
 from raftkv.raft.roles import Role
 from raftkv.storage.errors import REJOIN_ADVICE
 from tests.simulation.checkers import InvariantError, Invariants
@@ -58,6 +59,10 @@ class Faults:
         self._fragile_leaders = rng.choice((0.0, 0.15, 0.3))
         # A restart that is cut short, perhaps again and again.
         self._recovery_crash = rng.choice((0.0, 0.1, 0.5))
+        # A cut through the members while a change of them is under way.
+        self._own_random = Random(cluster.world.seed + 3)  # it draws no weather
+        self._change_cut = self._own_random.choice((0.0, 0.4, 0.8))
+        self._change_seen: Index = 0
         cluster.on_role_changed = self._crash_around_election
         cluster.on_stopped = self._on_stopped
         cluster.on_crash = self._end
@@ -164,7 +169,7 @@ class Faults:
         if not leaders:
             return
         self.reached["leader that slept alone"] += 1
-        seconds = self.world.rng.uniform(0.4, 1.5)
+        seconds = self.world.rng.uniform(1.0, 2.5)
         self.cluster.pause(leaders[0], seconds)
         self.network.isolate(leaders[0], seconds + self.world.rng.uniform(0.1, 1.0))
 
@@ -193,11 +198,16 @@ class Faults:
         fig. 8).
         """
         del effects
-        if self.is_over or not self._fragile_leaders or not self.leads(machine):
+        if self.is_over or not self.leads(machine):
             return
         assert machine.process is not None
         core = machine.process.node.core
         assert core is not None
+        if self._change_seen < core.raft.config_index > core.raft.commit_index:
+            self._change_seen = core.raft.config_index
+            if self._own_random.random() < self._change_cut:
+                self.reached["cut amid a change of members"] += 1
+                self.network.split(self._own_random)
         has_committed = core.raft.term_of(core.raft.commit_index) == core.raft.term
         if not has_committed and self.world.chance(self._fragile_leaders):
             self.world.after(0.0, partial(self._crash_briefly, machine))

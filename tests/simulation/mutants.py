@@ -255,13 +255,14 @@ def watch_resumes_one_late() -> Iterator[None]:
 
 @contextmanager
 def lease_ends_early_after_an_election() -> Iterator[None]:
-    """A new leader stamps time in which it did not lead."""
+    """A new leader stamps all the time since it led last, or since its machine was booted."""
     original = LogClock.lead
 
     def lead(self: LogClock, term: int, now: float) -> bool:
+        seen_at = self._seen_at
         is_new = original(self, term, now)
         if is_new:
-            self.unstamped_seconds = 0.3
+            self.unstamped_seconds = now - seen_at
         return is_new
 
     with patch.object(LogClock, "lead", lead):

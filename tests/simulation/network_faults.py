@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import permutations
+from random import Random
 
 from raftkv.raft.messages import NodeId
 from tests.simulation.cluster import Cluster, Machine
@@ -44,6 +45,16 @@ class NetworkFaults:
         self.reached[f"partition: {shape}"] += 1
         self._cluster.network.cut(self._draw_cut(shape, ids))
         seconds = self._world.rng.uniform(0.2, 3.0)
+        self._world.after(seconds, lambda: self._cluster.network.cut(set()))
+
+    def split(self, random: Random) -> None:
+        """Two halves that do not hear of each other for a while."""
+        ids = self._ids()
+        side = set(random.sample(ids, random.randint(1, max(1, len(ids) // 2))))
+        self._cluster.network.cut(
+            {(a, b) for a in ids for b in ids if (a in side) is not (b in side)}
+        )
+        seconds = random.uniform(0.5, 2.5)
         self._world.after(seconds, lambda: self._cluster.network.cut(set()))
 
     def isolate(self, machine: Machine, seconds: float) -> None:

@@ -16,6 +16,7 @@ RARE: Final = frozenset(
         "crash in a write of the log",
         "crash in an installation",
         "crash in recovery",
+        "cut amid a change of members",
         "damage refused",
         "damage without consequence",
         "disk hangs for 1 s",
