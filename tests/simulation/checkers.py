@@ -246,7 +246,8 @@ class Invariants:
             self.reached["configuration rolled back"] += 1
         self._config_seen[raft.id] = (process, index)
         held = [(index, conf)]
-        while index >= raft.first_index and index not in self._committed:
+        # By name: another entry may be committed at this index, and this one is to go.
+        while index >= raft.first_index and self._committed.get(index) != raft.term_of(index):
             index, conf = raft.conf_at(index - 1)
             held.append((index, conf))
         self.configurations[raft.id] = held

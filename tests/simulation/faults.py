@@ -12,7 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from raftkv.node.events import Effect
+from raftkv.kv.ranges import Range
+from raftkv.node.events import Answer, Consistency, Effect, ReadRequest
 from raftkv.raft.messages import Index, NodeId
 from raftkv.raft.roles import Role
 from raftkv.storage.errors import REJOIN_ADVICE
@@ -172,6 +173,25 @@ class Faults:
         seconds = self.world.rng.uniform(1.0, 2.5)
         self.cluster.pause(leaders[0], seconds)
         self.network.isolate(leaders[0], seconds + self.world.rng.uniform(0.1, 1.0))
+        self.world.after(seconds, partial(self._read_there, leaders[0], leaders[0].process))
+
+    def _read_there(self, machine: Machine, process: Process | None) -> None:
+        """A client reaches the leader just as it wakes up, and wants to know how things are."""
+        if process is None or machine.process is not process:
+            return
+        oracle, query = self.invariants.oracle, Range()
+        least = oracle.acknowledged
+
+        def answered(answer: Answer) -> None:
+            if machine.process is process:
+                oracle.read_answered(query, least, answer)
+
+        until = self.cluster.clock(machine) + 1.0
+        self.cluster.request(
+            machine,
+            lambda rid: ReadRequest(rid, query, Consistency.LINEARIZABLE, 0, until),
+            answered,
+        )
 
     def _crash_in_an_operation(self) -> None:
         victim = self._victim()
@@ -207,7 +227,7 @@ class Faults:
             self._change_seen = core.raft.config_index
             if self._own_random.random() < self._change_cut:
                 self.reached["cut amid a change of members"] += 1
-                self.network.split(self._own_random)
+                self.network.split(self._own_random, core.raft.id)
         has_committed = core.raft.term_of(core.raft.commit_index) == core.raft.term
         if not has_committed and self.world.chance(self._fragile_leaders):
             self.world.after(0.0, partial(self._crash_briefly, machine))
@@ -257,9 +277,8 @@ class Faults:
         # A founding member that the founder has not reached holds nothing yet, and does not vote.
         present = {m for m in present if m is not None and known.get(m, ((0, None),))[0][0] > 0}
         committed_index = self.invariants.committed_config_index
-        for member, held in known.items():
-            if member not in present and member != machine.member_id:
-                continue
+        # Also what those knew that are down or lost: perhaps nobody else knows it yet.
+        for held in known.values():
             for index, conf in held:
                 halves = [half for half in (conf.voters, conf.voters_outgoing) if half]
                 if index < committed_index:

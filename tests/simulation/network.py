@@ -50,6 +50,7 @@ class Network:
         self._cut: set[tuple[NodeId, NodeId]] = set()
         self._links: dict[tuple[NodeId, NodeId], int] = {}  # links that are up: generation
         self._clogged_until: dict[tuple[NodeId, NodeId], float] = {}
+        self._is_cleared = False
         self._slow: NodeId | None = None
         self._thin_bytes_per_second: dict[NodeId, float] = {}
         self._busy_until: dict[tuple[NodeId, NodeId], float] = {}  # links of a thin pipe
@@ -89,7 +90,9 @@ class Network:
                     self._connect(sender, receiver)
 
     def clog(self, link: tuple[NodeId, NodeId], seconds: float) -> None:
-        """Hold back what this directed pair says, for so long."""
+        """Hold back what this directed pair says, for so long; not once all was cleared."""
+        if self._is_cleared:
+            return
         self._clogged_until[link] = self._world.now + seconds
 
     def slow_down(self, member: NodeId | None) -> None:
@@ -106,6 +109,7 @@ class Network:
     def clear(self, weather: Weather) -> None:
         """End all cuts, clogs and bottlenecks, and forget what could come again."""
         self.weather = weather
+        self._is_cleared = True
         self._clogged_until.clear()
         self._thin_bytes_per_second.clear()
         self._busy_until.clear()

@@ -47,10 +47,11 @@ class NetworkFaults:
         seconds = self._world.rng.uniform(0.2, 3.0)
         self._world.after(seconds, lambda: self._cluster.network.cut(set()))
 
-    def split(self, random: Random) -> None:
-        """Two halves that do not hear of each other for a while."""
+    def split(self, random: Random, leader: NodeId) -> None:
+        """The leader and one or two others, and the rest: they do not hear of each other."""
         ids = self._ids()
-        side = set(random.sample(ids, random.randint(1, max(1, len(ids) // 2))))
+        others = [member for member in ids if member != leader]
+        side = {leader, *random.sample(others, min(len(others), random.choice((1, 1, 2))))}
         self._cluster.network.cut(
             {(a, b) for a in ids for b in ids if (a in side) is not (b in side)}
         )

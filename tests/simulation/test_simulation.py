@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.simulation.checkers import InvariantError
 from tests.simulation.mutants import MUTANTS, hunt
 from tests.simulation.rare import RARE, never_reached
 from tests.simulation.run import SHORT, STANDARD, run
@@ -43,12 +44,14 @@ FOUND_BY = {
     "answer_before_fsync": 1,
     "applied_before_it_is_committed": 1,
     "applied_index_outside_the_transaction": 1,
-    "commit_of_old_term": 21,
-    "configuration_applied_twice": 9,
+    "change_answered_when_appended": 11,
+    "configuration_applied_twice": 11,
     "failed_sync_taken_for_done": 4,
     "fence_without_a_lock": 1,
-    "forwarded_write_sent_again": 2,
+    "forwarded_write_sent_again": 7,
     "late_append_truncates": 3,
+    "learner_counts_in_the_quorum": 65,
+    "lease_ends_early_after_an_election": 12,
     "lock_outlives_its_lease": 1,
     "log_time_runs_ahead": 1,
     "read_before_it_is_applied": 5,
@@ -65,6 +68,15 @@ FOUND_BY = {
 def test_the_mutant_dies(name: str, seed: int) -> None:
     death = hunt(MUTANTS[name], seeds_max=1, first_seed=seed, length=SHORT)
     assert death is not None, "it survived"
+
+
+@pytest.mark.parametrize(
+    ("name", "scenario"), [("stale_read", "paused_leader"), ("commit_of_old_term", "figure_8")]
+)
+def test_the_mutant_dies_in_a_scenario(name: str, scenario: str) -> None:
+    """What random seeds find rarely dies at once where it is looked for."""
+    with MUTANTS[name](), pytest.raises(InvariantError):
+        SCENARIOS[scenario](1)
 
 
 def test_a_seed_replays_byte_for_byte_whatever_the_hash_seed() -> None:
