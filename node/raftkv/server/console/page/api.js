@@ -3,7 +3,9 @@
 import { fromJson } from "./bytes.js";
 
 const TOKEN = "raftkv-token"; // in sessionStorage: this tab only, gone when it is closed
-const HOME_TIMEOUT_MS = 900;
+// How long a node may take to answer a look: more for one that is slow, or if none is quicker.
+const PATIENCE_MS = 900;
+const PATIENCE_MS_MAX = 8000;
 const ELECTION_MS = 150; // between two looks while there is no leader: elections are short
 
 /** What a node answered instead of what was asked for (problem+json), or that none answered. */
@@ -66,6 +68,7 @@ export class Poller extends EventTarget {
   #clusterId = null;
   #failingSince = null;
   #hasLeader = true;
+  #patience = PATIENCE_MS;
   #round = 0;
 
   constructor(period) {
@@ -89,8 +92,9 @@ export class Poller extends EventTarget {
     // A node that is paused takes long to be given up: do not wait for it each time.
     const elsewhere = this.#failingSince ? this.#lookElsewhere() : null;
     try {
-      const seen = await this.#look(api.home, HOME_TIMEOUT_MS);
+      const seen = await this.#look(api.home, this.#patience);
       this.#failingSince = null;
+      this.#patience = Math.min(PATIENCE_MS_MAX, Math.max(PATIENCE_MS, 3 * seen.ms));
       this.#tell(round, seen);
     } catch (error) {
       if (error instanceof Problem) {
@@ -98,6 +102,7 @@ export class Poller extends EventTarget {
       } else {
         this.#failingSince ??= Date.now();
         const seen = await (elsewhere ?? this.#lookElsewhere());
+        if (!seen) this.#patience = Math.min(PATIENCE_MS_MAX, 2 * this.#patience);
         if (seen) this.#tell(round, seen);
         else if (round === this.#round) this.dispatchEvent(new CustomEvent("unseen", { detail: { since: this.#failingSince } }));
       }
@@ -118,7 +123,7 @@ export class Poller extends EventTarget {
   /** The first answer of another member, if the browser reaches any. */
   async #lookElsewhere() {
     const looks = this.#others.map(async (base) => {
-      const seen = await this.#look(base, HOME_TIMEOUT_MS);
+      const seen = await this.#look(base, this.#patience);
       if (seen.cluster.cluster_id !== this.#clusterId) throw new Error("another cluster");
       return seen;
     });
