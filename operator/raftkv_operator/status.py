@@ -165,23 +165,26 @@ def _member_events(uid: str, last: Status, new: Status) -> list[PostEvent]:
     def tell(reason: str, text: str, member: MemberStatus) -> None:
         events.append(_event(uid, "Normal", reason, text, f"{member.id}/{at}"))
 
-    replaced = set()
     for member in new.members:
         known = before.get(member.id)
         if known is None and not member.voter:
             text = f"{member.name} ({member.id}) joined as a learner; it votes when it caught up"
             tell("MemberAdded", text, member)
-        if not member.voter or (known is not None and known.voter):
-            continue
-        old = next((m for m in last.members if m.voter and m.name == member.name), None)
-        if old is not None and old.id not in after:
-            replaced.add(old.id)
-            text = f"{member.name} votes as {member.id} in the place of {old.id}"
-            tell("MemberReplaced", text, member)
-        else:
+        # In the place of another it is told when that one left: amid the change both vote.
+        is_heir = any(
+            other.voter and other.name == member.name and other.id != member.id
+            for other in last.members
+        )
+        if member.voter and not (known is not None and known.voter) and not is_heir:
             tell("MemberPromoted", f"{member.name} votes; there are {voters} voters", member)
     for member in last.members:
-        if member.id not in after and member.id not in replaced:
+        if member.id in after:
+            continue
+        heir = next((m for m in new.members if m.voter and m.name == member.name), None)
+        if member.voter and heir is not None:
+            text = f"{heir.name} votes as {heir.id} in the place of {member.id}"
+            tell("MemberReplaced", text, heir)
+        else:
             text = f"{member.name} ({member.id}) left; there are {voters} voters"
             tell("MemberRemoved", text, member)
     return events

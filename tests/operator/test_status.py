@@ -249,6 +249,21 @@ def test_events_tell_a_replacement_as_one() -> None:
     ]
 
 
+def test_events_tell_a_replacement_that_was_seen_amid_its_joint_step_as_one() -> None:
+    three = formed(running_pods())
+    lost = three.members[2]
+    learner = structs.replace(lost, id="b", role=MemberRole.LEARNER, voter=False)
+    voter = structs.replace(lost, id="b")
+    joining = structs.replace(three, members=(*three.members, learner))
+    joint = structs.replace(three, members=(*three.members, voter))
+    done = structs.replace(three, members=(*three.members[:2], voter))
+    assert told(joining, joint) == []
+    assert told(joint, done) == [
+        f"MemberReplaced: demo-2 votes as b in the place of {member_id(2)}"
+    ]
+    assert told(joining, three) == ["MemberRemoved: demo-2 (b) left; there are 3 voters"]
+
+
 def test_events_tell_nothing_of_members_that_nobody_knows() -> None:
     three = formed(running_pods())
     unknown = structs.replace(three, leader=None, members=three.members[:1])
