@@ -337,6 +337,35 @@ async def test_delete_asks_twice_and_binary_stays_binary(tmp_path: Path) -> None
         assert await keys.get("crlf") == b"a\r\nb\r\n"
 
 
+async def test_a_late_answer_of_another_key_is_not_shown(tmp_path: Path) -> None:
+    """Or its value could be saved under the key that was opened meanwhile."""
+    async with console(tmp_path, view="keys", count=1) as (page, _, _node, keys):
+        await keys.put("a", "old")
+        await keys.put("a", "new")
+        await keys.put("b", "other")
+        await page.wait("document.querySelector('[data-key=key-62] button')")
+        await page.click("[data-key=key-61] button")
+        await page.wait("document.querySelector('#value')?.value === 'new'")
+        await page.js(
+            """{ const ask = fetch;
+            window.fetch = (url, ...more) => String(url).includes("revision=")
+              ? new Promise((answer) => { window.answerPast = answer; })
+              : ask(url, ...more); }"""
+        )
+        await page.click("button[title='The value before this one']")
+        await page.wait("window.answerPast")
+        await page.click("[data-key=key-62] button")
+        await page.wait("document.querySelector('#value')?.value === 'other'")
+        # What is behind the answer is done before the next task.
+        await page.js(
+            """answerPast({ ok: true, json: async () => ({
+              key: "a", key_encoding: "utf-8", value: "old", value_encoding: "utf-8",
+              create_revision: 1, mod_revision: 1, version: 1, lease: "0" }) }),
+            new Promise((done) => setTimeout(done))"""
+        )
+        assert await page.js("document.querySelector('#value').value") == "other"
+
+
 async def test_pages_folders_search_and_live_changes(tmp_path: Path) -> None:
     async with console(tmp_path, view="keys", count=1) as (page, _, _node, keys):
         await asyncio.gather(*(keys.put(f"item{number:03}", "x") for number in range(130)))

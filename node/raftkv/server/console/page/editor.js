@@ -75,6 +75,8 @@ export class Editor {
   changedElsewhere(key, revision, at) {
     // What this page itself writes is shown when it is answered.
     if (this.#isWriting || !this.#key || !same(key, this.#key) || !this.#item || at <= this.#item.mod_revision) return;
+    // A conflict that is shown stays, with its choice: overwriting is then a conflict again.
+    if (this.#parts.notice?.querySelector("#theirs")) return;
     const text = revision === null ? `Deleted meanwhile, at revision ${count(at)}.` : `Changed meanwhile: it is at revision ${count(at)} now.`;
     if (this.#isTouched()) this.#say("warn", `${text} Saving will show both values.`);
     else if (revision === null) this.#say("warn", text);
@@ -151,13 +153,16 @@ export class Editor {
 
   async #older() {
     const shown = this.#past ?? this.#item;
+    const number = this.#number;
     try {
       const past = await this.#read(this.#key, shown.mod_revision - 1);
+      if (number !== this.#number) return;
       if (past === null) return this.#say("warn", "Before this the key did not exist.");
       this.#past = past;
       this.#format = decode(past.value) === null ? "hex" : "text";
       this.#draw();
     } catch (error) {
+      if (number !== this.#number) return;
       this.#say("warn", error.status === 410 ? "The history before this revision was compacted: it is gone." : error.message);
     }
   }
@@ -283,7 +288,9 @@ export class Editor {
 
   /** Somebody else wrote first: both values, and the choice. */
   async #conflict(key, mine) {
+    const number = this.#number;
     const now = await this.#read(key).catch(() => undefined);
+    if (number !== this.#number) return;
     if (now === undefined) return this.#say("error", "The key was changed by somebody else, and cannot be read just now.");
     const title = now ? `Stored now, at revision ${count(now.mod_revision)}` : "Stored now: the key was deleted";
     const choose = (text, act, kind = "") => el("button", { class: kind, onclick: act }, text);
