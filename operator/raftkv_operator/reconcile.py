@@ -117,8 +117,8 @@ class Reconciler:
             operator_namespace=self._operator_namespace,
             new_cluster_id=self._new_cluster_id(),
         )
-        if planned.actions and not await self._is_alive(body):
-            return None
+        if planned.actions and not await self._is_current(body):
+            return STALE_SECONDS if cluster_key(body) in self._clusters else None
         outcome = await self._executor.execute(body, planned.actions, now=now)
         if outcome.is_stale:
             return STALE_SECONDS
@@ -142,11 +142,12 @@ class Reconciler:
             return STALE_SECONDS  # see what they led to
         return None if planned.wait is None else planned.wait.seconds
 
-    async def _is_alive(self, body: JsonObject) -> bool:
-        """Whether the cluster still exists; forget it if not.
+    async def _is_current(self, body: JsonObject) -> bool:
+        """Whether the cluster still exists and wants what was read; remember it if not.
 
         A watch that had to list anew tells nothing of what vanished meanwhile. Acting for a
-        deleted cluster would start its pods again, on the claims it left.
+        deleted cluster would start its pods again, on the claims it left. And a watch may lag:
+        who pauses a cluster, or thinks better of a change, must not see the operator go on.
         """
         key = cluster_key(body)
         try:
@@ -157,10 +158,7 @@ class Reconciler:
             self._metrics.forget(key)
             self._endpoints.forget(key)
             return False
-        if live["metadata"]["uid"] != body["metadata"]["uid"]:
-            self._clusters.put(live)  # deleted and made again: the next pass is about that one
-            return False
-        return True
+        return not self._clusters.put(live)  # if it changed, the next pass is about that one
 
     async def _report_invalid(self, body: JsonObject, message: str, now: datetime) -> None:
         """A spec that cannot be read: say so and change nothing."""

@@ -7,6 +7,7 @@ import pytest_asyncio
 
 from raftkv_operator.errors import KubeError
 from raftkv_operator.failpoints import crash_points
+from raftkv_operator.reconcile import STALE_SECONDS
 from raftkv_operator.resources import OWNED_KINDS, POD_MONITOR
 from tests.operator.fake_kubernetes import RefusedError
 from tests.operator.world import KEY, CrashError, Operator, World, new_world
@@ -395,6 +396,25 @@ async def test_rule_06_nothing_is_done_without_the_lease(world: World) -> None:
     await operator.see()
     assert await operator.reconcile() is not None
     assert world.kubernetes.requests == []
+
+
+async def test_rule_14_nothing_is_done_for_a_spec_that_is_not_wanted_any_more(
+    world: World,
+) -> None:
+    """The watch of the clusters lags: the user paused the cluster, the operator was not told."""
+    world.apply_cluster()
+    operator = world.operator()
+    await world.settle(operator)
+    world.apply_cluster(image="raftkv:2")
+    await operator.see()
+    world.apply_cluster(paused=True)
+    requests, calls = len(world.kubernetes.requests), len(world.nodes.calls)
+    assert await operator.reconcile() == STALE_SECONDS  # and not as late as the next resync
+    await operator.reconcile()
+    assert world.nodes.calls[calls:] == []
+    made = {text.partition(" ")[2] for text in world.kubernetes.requests[requests:]}
+    assert {text.partition("/")[0] for text in made} == {"events", "raftkvclusters"}
+    assert world.condition("Paused") == ("True", "Requested")
 
 
 async def test_rule_14_answer_of_another_pod_at_that_ip_is_no_answer(world: World) -> None:
