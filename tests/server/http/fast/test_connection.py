@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -215,6 +216,29 @@ async def test_ten_thousand_pipelined_reads(served: Served) -> None:
         assert len(fast_connections(served)) == 1
 
 
+async def test_faults_row_6_large_answers_that_nobody_reads_are_not_held(served: Served) -> None:
+    large = 1 << 20
+    async with served.connect() as raw:
+        raw.send(put(b"x" * large) + put(b"s", b"small"))
+        assert [(await raw.answer()).status for _ in range(2)] == [201, 201]
+        small = GET.replace(b"kv/a", b"kv/small")
+        raw.send((GET + small) * (PIPELINED_MAX // 2) + put(b"1", b"b") + GET)
+        [connection] = fast_connections(served)
+        await until(
+            lambda: connection._is_blocked and all(each.done() for each in served.driver.begun)
+        )
+        transport = connection._transport
+        assert transport is not None
+        kept = sum(len(each.raw[0]) for each in connection._queue if each.raw)
+        assert transport.get_write_buffer_size() + kept < 2 * large
+        for _ in range(PIPELINED_MAX // 2):
+            assert len((await raw.answer()).body) == large
+            assert (await raw.answer()).body == b"s"
+        assert (await raw.answer()).status == 201
+        assert len((await raw.answer()).body) == large
+    assert len(served.driver.reads) < 3 * PIPELINED_MAX
+
+
 class FullDriver(FakeDriver):
     """Refuses reads as the real one does: soon, under no id that could be forgotten."""
 
@@ -243,30 +267,44 @@ async def test_operator_rule_15_what_is_behind_the_last_answer_of_a_drain_harms_
     assert not caplog.records
 
 
+async def fill(served: Served, raw: Raw) -> int:
+    """Ask for a MiB until the client's side takes no more; how often that was."""
+    raw.send(put(b"x" * (1 << 20)))
+    assert (await raw.answer()).status == 201
+    [connection] = fast_connections(served)
+
+    def is_answered(count: int) -> bool:
+        return len(served.driver.reads) == count and not connection._queue
+
+    count = 0
+    while not connection._is_blocked:
+        raw.send(GET)
+        count += 1
+        await until(partial(is_answered, count))
+    return count
+
+
 async def test_a_client_that_reads_slowly_has_no_deadline_for_what_it_has_sent(
     served: Served,
 ) -> None:
     async with served.connect() as raw:
-        large = 1 << 20
-        raw.send(put(b"x" * large))
-        assert (await raw.answer()).status == 201
-        raw.send(GET * 32 + put(b"1", b"b") + STATUS)
+        count = await fill(served, raw)
+        raw.send(put(b"1", b"b") + STATUS)
         [connection] = fast_connections(served)
-        await until(lambda: connection._is_blocked and connection._buffer and not connection._queue)
+        await until(lambda: connection._buffer)
         assert connection._deadline is None
         assert b"b" not in served.driver.items
-        for _ in range(32):
-            assert len((await raw.answer()).body) == large
+        for _ in range(count):
+            assert len((await raw.answer()).body) == 1 << 20
         assert [(await raw.answer()).status for _ in range(2)] == [201, 200]
 
 
 async def test_a_connection_that_is_closing_begins_nothing(served: Served) -> None:
     async with served.connect() as raw:
-        raw.send(put(b"x" * (1 << 20)))
-        assert (await raw.answer()).status == 201
-        raw.send(GET * 32 + put(b"1", b"b"))
+        await fill(served, raw)
+        raw.send(put(b"1", b"b"))
         [connection] = fast_connections(served)
-        await until(lambda: connection._is_blocked and connection._buffer and not connection._queue)
+        await until(lambda: connection._buffer)
         connection.close()
         await raw.until_closed()
         assert b"b" not in served.driver.items

@@ -13,7 +13,7 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, cast
 
-from raftkv.node.events import Answer
+from raftkv.node.events import Answer, ReadResult, Stale
 from raftkv.server.http.connection import READ_BUFFER_BYTES, keep_alive, limit_unread
 from raftkv.server.http.fast.exchange import Exchange, Owner
 from raftkv.server.http.fast.head import END, HEAD_BYTES_MAX, match_line, may_become_head
@@ -217,6 +217,7 @@ class FastConnection(Owner, asyncio.Protocol):
         """Something that others waited for is over."""
         if self._transport is None or self._transport.is_closing():
             return  # what is begun now would be done, and never answered
+        self._ask_again()
         if self._must_hand_over:
             self._hand_over(self._buffer)
         elif self._buffer and len(self._queue) * 2 <= self._pipelined_max:
@@ -240,6 +241,10 @@ class FastConnection(Owner, asyncio.Protocol):
         self, transport: asyncio.Transport, exchange: Exchange, answer: Answer | None
     ) -> None:
         path, queue = self._path, self._queue
+        if (self._is_blocked or queue[0] is not exchange) and _is_large(answer):
+            # Many large answers that nobody reads would be held at once.
+            exchange.is_put_off = True
+            return
         raw, closes = path.render(exchange, answer)
         if queue[0] is not exchange:
             exchange.raw = raw, closes
@@ -257,6 +262,15 @@ class FastConnection(Owner, asyncio.Protocol):
         self._idle_since = path.now
         if self._buffer or self._must_hand_over:
             self._go_on()
+        else:
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        """Ask the first read anew if its answer was put off and can be sent now."""
+        if self._queue and self._queue[0].is_put_off and not self._is_blocked:
+            first = self._queue[0]
+            first.is_put_off = False
+            first.ask(self._path.at, b"")
 
     def _end_now(self, transport: asyncio.Transport) -> None:
         """The last answer is written."""
@@ -319,3 +333,10 @@ class FastConnection(Owner, asyncio.Protocol):
         if self._is_paused:
             transport.resume_reading()
         self._path.hand_over(transport, rest, deadline)
+
+
+def _is_large(answer: Answer | None) -> bool:
+    found = answer.found if type(answer) is Stale else answer
+    if type(found) is not ReadResult or found.item is None:
+        return False
+    return len(found.item.value) >= _LARGE_ANSWER_BYTES

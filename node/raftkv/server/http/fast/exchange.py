@@ -51,7 +51,9 @@ class Owner:
 class Exchange:
     """One request whose head is recognised and allowed."""
 
-    __slots__ = ("body_bytes", "key", "label", "owner", "raw", "request_id", "started_at")
+    __slots__ = (
+        "body_bytes", "is_put_off", "key", "label", "owner", "raw", "request_id", "started_at"
+    )  # fmt: skip
 
     is_write = False
 
@@ -66,6 +68,8 @@ class Exchange:
         self.request_id: RequestId = 0
         #: The answer, when it must wait for those before it; and whether the connection ends then.
         self.raw: tuple[bytes, bool] | None = None
+        #: The answer was large and could not be sent: it is asked for again.
+        self.is_put_off = False
 
     def ask(self, at: Endpoint, body: bytes) -> None:
         """Give it to the node."""
