@@ -8,6 +8,7 @@ Lease: that is done by the preconditions of the actions themselves (rule 6).
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -87,8 +88,10 @@ class Lease:
             KubeError: nobody knows.
         """
         own, self._own = self._own, None
-        if own is not None and await self._write(self._kube.replace, own):
-            return True
+        if own is not None:
+            with suppress(NotFoundError):  # deleted: it is made anew
+                if await self._write(self._kube.replace, own):
+                    return True
         try:
             live = await self._kube.get(LEASE, self._namespace, LEASE_NAME)
         except NotFoundError:
@@ -128,7 +131,7 @@ class Lease:
         }
         try:
             self._own = await write(LEASE, item)
-        except (ConflictError, NotFoundError):
+        except ConflictError:
             return False  # someone was faster
         return True
 

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+import pytest
 import pytest_asyncio
 
+from raftkv_operator.errors import NotFoundError
 from raftkv_operator.lease import DURATION_SECONDS, LEASE_NAME, Gate, Lease
 from tests.operator.fake_kubernetes import RefusedError
 from tests.operator.world import World, new_world
@@ -63,6 +65,16 @@ async def test_lease_that_somebody_touched_or_deleted_is_looked_at_again(world: 
     assert await one.try_take()
     world.kubernetes.remove("leases", LEASE_NAME)
     assert await one.try_take()
+
+
+async def test_lease_in_a_namespace_that_is_not_there_is_an_error_that_is_logged(
+    world: World,
+) -> None:
+    """Else the operator would stand still and not say why."""
+    text = 'namespaces "gone" not found'
+    world.kubernetes.refusals["POST leases/raftkv-operator"] = RefusedError(404, "NotFound", text)
+    with pytest.raises(NotFoundError, match=text):
+        await lease(world, "one", Clock()).try_take()
 
 
 async def test_restarted_container_takes_its_own_lease_over_at_once(world: World) -> None:
