@@ -10,6 +10,8 @@ NODES ?= 3
 SEEDS ?= 200
 SIMULATE_ARGS ?=
 FUZZ_SECONDS ?= 600
+# One more than there are cores: what starts processes waits for them most of the time.
+TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 CHAOS_SECONDS ?= 300
 CHAOS_SEED ?= 1
 RUN_ARGS ?=
@@ -31,7 +33,7 @@ run: $(STAMP) ## a three-node cluster on loopback; Ctrl-C stops it
 	@$(BIN)/raftkv local --nodes $(NODES) $(RUN_ARGS)
 
 test: lint ## everything that needs no cluster
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not browser and not slow" tests
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not e2e and not browser and not slow" tests
 
 .PHONY: test-console screenshots
 test-console: $(STAMP) ## the web console in a headless Chromium

@@ -19,6 +19,7 @@ from tests.server.http.fake_driver import LEADER_ID, NODE_ID, FakeDriver
 from tests.server.http.harness import Served, serving, until
 
 pytestmark = pytest.mark.usefixtures("both_ways")
+BOTH_LOOPS = True
 
 # ---- keys -----------------------------------------------------------------------------------
 

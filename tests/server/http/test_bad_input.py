@@ -14,6 +14,7 @@ from tests.server.http.fake_driver import FakeDriver
 from tests.server.http.harness import Raw, Served, serving, until
 
 pytestmark = pytest.mark.usefixtures("both_ways")
+BOTH_LOOPS = True
 
 HOST = b"Host: localhost\r\n"
 PUT = b"PUT /v1/kv/a HTTP/1.1\r\n" + HOST

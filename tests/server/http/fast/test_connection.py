@@ -22,6 +22,8 @@ if sys.version_info >= (3, 12):
 else:
     from typing_extensions import override
 
+BOTH_LOOPS = True
+
 HOST = b"Host: localhost\r\n"
 GET = b"GET /v1/kv/a HTTP/1.1\r\n" + HOST + b"\r\n"
 STATUS = b"GET /v1/status HTTP/1.1\r\n" + HOST + b"\r\n"

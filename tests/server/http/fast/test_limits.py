@@ -15,6 +15,8 @@ from raftkv.server.metrics import Metrics
 from tests.server.fakes import FakeDisk, FakeMetrics, FakeNode
 from tests.server.http.harness import SECONDS_MAX, serving, until
 
+BOTH_LOOPS = True
+
 GET = b"GET /v1/kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PENDING_MAX = 10
 
