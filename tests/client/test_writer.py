@@ -131,6 +131,16 @@ async def test_leaving_the_block_waits_for_what_is_held_and_closes() -> None:
             await writer.put(b"k", b"v")
 
 
+async def test_leaving_the_block_waits_for_calls_that_have_no_room_yet() -> None:
+    async with contract_server() as server, client_of(server.url) as client:
+        async with client.writer(pending_max=2) as writer:
+            calls = [asyncio.create_task(writer.put(b"k%d" % n, b"v")) for n in range(7)]
+            await asyncio.sleep(0)  # all are called; five wait for room
+        assert all(call.done() for call in calls)
+        assert [call.result().version for call in calls] == [1] * 7
+        assert len(server.items) == 7
+
+
 async def test_leaving_the_block_with_an_error_drops_what_was_not_sent() -> None:
     async with contract_server() as server, client_of(server.url) as client:
         held: list[asyncio.Task[object]] = []

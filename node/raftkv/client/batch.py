@@ -117,9 +117,11 @@ class Writer:
         self._calls = calls
         self._fence = fence
         self._room = asyncio.Semaphore(pending_max)
+        self._pending_max = pending_max
         self._waiting: deque[_Waiting] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._is_dropping = False
 
     async def put(
         self,
@@ -150,9 +152,11 @@ class Writer:
         return Deleted(result.deleted, revision)
 
     async def _write(self, what: Op, size: int) -> tuple[OpResult, int]:
+        if self._is_closed:
+            raise RuntimeError("the writer is closed")
         async with self._room:
-            if self._is_closed:
-                raise RuntimeError("the writer is closed")
+            if self._is_dropping:
+                raise asyncio.CancelledError
             waiting = _Waiting(what, size, asyncio.get_running_loop().create_future())
             self._waiting.append(waiting)
             if self._sender is None:
@@ -220,12 +224,14 @@ class Writer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._is_closed = True
         if error_type is not None:
+            self._is_dropping = True
             for each in self._waiting:
                 each.done.cancel()
-        self._is_closed = True
-        if self._sender is not None:
-            await asyncio.shield(self._sender)
+        # Room is given in the order of asking: once all of it is ours, every call has ended.
+        for _ in range(self._pending_max):
+            await self._room.acquire()
 
 
 def _fail(group: list[_Waiting], error: ClientError) -> None:

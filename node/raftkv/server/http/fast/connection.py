@@ -37,8 +37,8 @@ class FastConnection(Owner, asyncio.Protocol):
     """See the module docstring."""
 
     __slots__ = (
-        "_awaiting", "_buffer", "_deadline", "_head_pieces", "_idle_since", "_is_blocked",
-        "_is_ended", "_is_paused", "_missing", "_must_hand_over", "_parts", "_path",
+        "_awaiting", "_body", "_buffer", "_deadline", "_head_pieces", "_idle_since", "_is_blocked",
+        "_is_ended", "_is_paused", "_missing", "_must_hand_over", "_path",
         "_pipelined_max", "_queue", "_transport",
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ class FastConnection(Owner, asyncio.Protocol):
         self._queue: deque[Exchange] = deque()  # begun and not answered
         self._buffer = b""  # not judged yet
         self._awaiting: Exchange | None = None  # its body is not complete
-        self._parts: list[bytes] = []  # of the body
+        self._body = bytearray()  # as far as it came
         self._missing = 0  # bytes of the body, or, once ended, of what is discarded
         self._head_pieces = 0
         self._pipelined_max = PIPELINED_MAX
@@ -191,7 +191,7 @@ class FastConnection(Owner, asyncio.Protocol):
     def _await_body(self, exchange: Exchange, part: bytes) -> None:
         self._buffer = b""
         self._awaiting = exchange
-        self._parts = [part]
+        self._body = bytearray(part)
         self._missing = exchange.body_bytes - len(part)
         self._expect_within(self._path.settings.body_seconds_max)
         self._pace()
@@ -199,14 +199,14 @@ class FastConnection(Owner, asyncio.Protocol):
     def _take_body(self, data: bytes) -> None:
         missing = self._missing
         if len(data) < missing:
-            self._parts.append(data)
+            self._body += data
             self._missing = missing - len(data)
             return
         exchange = self._awaiting
         assert exchange is not None
-        self._parts.append(data[:missing])
-        body = b"".join(self._parts)
-        self._parts = []
+        self._body += data[:missing]
+        body = bytes(self._body)
+        self._body = bytearray()
         self._awaiting = None
         self._expect_nothing()
         self._queue.append(exchange)
@@ -301,7 +301,7 @@ class FastConnection(Owner, asyncio.Protocol):
             return
         # The answer should be seen: what still comes of the body is taken for a while.
         self._awaiting = None
-        self._parts = []
+        self._body = bytearray()
         self._is_ended = True
         transport.write(self._path.body_timeout(exchange))
         self._expect_within(self._path.settings.linger_seconds)
