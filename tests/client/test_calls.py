@@ -363,11 +363,11 @@ async def test_a_proxys_error_page_says_nothing_about_a_write() -> None:
 async def test_a_server_that_failed_at_a_read_has_changed_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def fail(*_: object) -> Failure:
-        raise AssertionError("a bug")
+    async def answer_wrongly(*_: object) -> Written:
+        return Written(1, 1)  # to a read: a bug
 
     async with serving() as served, client_of(served) as client:
-        monkeypatch.setattr(served.driver, "read", fail)
+        monkeypatch.setattr(served.driver, "read", answer_wrongly)
         with pytest.raises(RequestFailedError, match="the server failed"):
             await client.get(b"k")
 

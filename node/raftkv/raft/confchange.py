@@ -185,8 +185,8 @@ def check_change(conf: ConfState, change: ConfigChange, outlook: Outlook) -> Non
                 raise _refused(RefusalReason.NOT_JOINT, "no replacement is under way")
             return
         case AddLearner(member=member):
-            _check_new(conf, member, outlook)
             _check_not_removed(conf, change)
+            _check_new(conf, member, outlook)
         case PromoteLearner(id=node_id):
             _check_learner(conf, node_id, outlook)
             _check_name_is_free(conf, node_id)
