@@ -10,14 +10,12 @@ NODES ?= 3
 SEEDS ?= 200
 SIMULATE_ARGS ?=
 FUZZ_SECONDS ?= 600
-# One more than there are cores: what starts processes waits for them most of the time.
-TEST_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 CHAOS_SECONDS ?= 300
 CHAOS_SEED ?= 1
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-disk chaos test-stable lint format e2e e2e-long bench-reconcile image bench bench-quick fuzz fuzz-http simulate mutants manifests docs lock clean
+.PHONY: help run test test-operator test-disk chaos test-stable lint format e2e e2e-long bench-reconcile image bench bench-quick fuzz fuzz-http simulate mutants manifests docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -33,7 +31,7 @@ run: $(STAMP) ## a three-node cluster on loopback; Ctrl-C stops it
 	@$(BIN)/raftkv local --nodes $(NODES) $(RUN_ARGS)
 
 test: lint ## everything that needs no cluster
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not e2e and not browser and not slow" tests
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not browser and not slow" tests
 
 .PHONY: test-console screenshots
 test-console: $(STAMP) ## the web console in a headless Chromium
@@ -69,8 +67,11 @@ test-stable: APART = $(shell unshare --mount true 2>/dev/null && echo unshare --
 test-stable: $(STAMP) ## nobody is elected in ten minutes of full cores and stalled disks (root): STABLE_SECONDS=600
 	$(APART) $(BIN)/python -m pytest -m slow tests/process/test_stable.py
 
+test-operator: $(STAMP) ## the operator killed before and after every action of every change; minutes
+	$(BIN)/python -m pytest -n auto -m slow tests/operator
+
 chaos: $(STAMP) ## any harm to real nodes for five minutes, all histories judged: CHAOS_SECONDS=300
-	$(BIN)/python -m pytest -m slow tests/process/test_crash_loops.py tests/process/test_old_copy.py tests/process/test_overload.py
+	$(BIN)/python -m pytest -m slow tests/process/test_leader_kills.py tests/process/test_crash_loops.py tests/process/test_old_copy.py tests/process/test_overload.py
 	$(BIN)/python -m tests.process.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
 
 simulate: $(STAMP) ## the long simulation: SEEDS=200 seeds of 60 virtual seconds or more
