@@ -38,6 +38,7 @@ SCENARIOS: tuple[Scenario, ...] = (
 
 LONG_SCENARIOS: tuple[Scenario, ...] = (
     *changes.LONG_SCENARIOS,
+    *losses.LONG_SCENARIOS,
     *operators.LONG_SCENARIOS,
     *bootstrap.LONG_SCENARIOS,
     *crashes.LONG_SCENARIOS,
