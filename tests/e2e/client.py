@@ -192,14 +192,13 @@ class Client:
 
     def _in_parallel(self, pods: list[str], path: str) -> list[str]:
         def fetch(pod: str) -> str:
-            return self._kubectl("get", "--raw", self._path(pod, path))
+            return self._kubectl.raw("GET", self._path(pod, path))
 
         with ThreadPoolExecutor() as pool:
             return list(pool.map(fetch, pods))
 
     def _post(self, pod: str, path: str, value: JsonObject) -> str:
-        stdin = json.dumps(value)
-        return self._kubectl("create", "--raw", self._path(pod, path), "-f", "-", stdin=stdin)
+        return self._kubectl.raw("POST", self._path(pod, path), json.dumps(value))
 
     def _path(self, pod: str, path: str) -> str:
         where = f"http:{pod}:{PORT}"

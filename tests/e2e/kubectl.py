@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.e2e.api_proxy import ApiProxy, path_of
+
 T = TypeVar("T")
 JsonObject = dict[str, Any]
 
@@ -94,6 +96,7 @@ class Kubectl:
 
     def __init__(self, kubeconfig: str) -> None:
         self.environment = {"KUBECONFIG": kubeconfig}
+        self._proxy = ApiProxy({**os.environ, **self.environment})
 
     def __call__(self, *args: str, stdin: str = "", seconds: float = 60) -> str:
         return run_command(
@@ -106,13 +109,39 @@ class Kubectl:
         Raises:
             CommandError: there is no such object, for one.
         """
-        found: JsonObject = json.loads(self("get", *args, "-o", "json"))
+        path = path_of(args)
+        text = self("get", *args, "-o", "json") if path is None else self.raw("GET", path)
+        found: JsonObject = json.loads(text)
         return found
+
+    def raw(self, method: str, path: str, body: str = "", *, seconds: float = 60) -> str:
+        """What the API server answers for ``path``, without a kubectl of its own.
+
+        Raises:
+            CommandError: nothing came, or an error.
+        """
+        try:
+            status, text = self._proxy.ask(method, path, body, seconds=seconds)
+        except OSError as error:
+            raise CommandError((method, path), repr(error)) from None
+        if status >= 400:
+            reason = f"{'NotFound: ' if status == 404 else ''}{status}: {text}"
+            raise CommandError((method, path), reason)
+        return text
 
     def find(self, *args: str) -> JsonObject | None:
         """One object, or None when there is none."""
-        text = self("get", *args, "-o", "json", "--ignore-not-found")
-        return json.loads(text) if text.strip() else None
+        path = path_of(args)
+        if path is None:
+            text = self("get", *args, "-o", "json", "--ignore-not-found")
+            return json.loads(text) if text.strip() else None
+        try:
+            found: JsonObject = json.loads(self.raw("GET", path))
+        except CommandError as error:
+            if error.stderr.startswith("NotFound"):
+                return None
+            raise
+        return found
 
     def items(self, *args: str) -> list[JsonObject]:
         """The objects of a list."""

@@ -239,6 +239,4 @@ SCENARIOS = (
 )
 
 # While the cluster still sends clients to the dead machine, one retry is not always enough.
-LONG_SCENARIOS = (
-    Scenario("machine-lost", "powered off, its member replaced", machine_lost),
-)
+LONG_SCENARIOS = (Scenario("machine-lost", "powered off, its member replaced", machine_lost),)
