@@ -5,6 +5,7 @@ Called by `raftkv_operator.status`. Pure: the time of the last transition is add
 
 from msgspec import Struct
 
+from raftkv_operator.actions import describe
 from raftkv_operator.api import Cluster, ConditionStatus, ConditionType
 from raftkv_operator.formation import (
     Adoptable,
@@ -128,6 +129,9 @@ def progressing(cluster: Cluster, plan: Plan) -> Judgement:
         return _true(kind, plan.operation.type, text)
     if plan.wait is not None:
         return _true(kind, "Waiting", plan.wait.reason)
+    if plan.actions:
+        # What they change may ask for more: a new template is rolled out once it is there.
+        return _true(kind, "Applying", "; ".join(describe(action) for action in plan.actions))
     return _false(kind, "Settled", "everything is as the spec says")
 
 

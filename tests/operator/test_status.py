@@ -369,3 +369,11 @@ def test_fault_tolerance_of_a_joint_configuration_is_that_of_the_worse_half() ->
     )
     pods = (pod(0, node(0, cluster_id=CLUSTER_ID, leader=0), view), *map(pod, range(1, 5)))
     assert formed(pods, recorded(5), replicas=5).fault_tolerance == 0
+
+
+def test_a_new_template_is_not_settled_before_it_is_rolled_out() -> None:
+    status = formed(running_pods(), image="raftkv:2")
+    assert word(status, ConditionType.PROGRESSING) == ("True", "Applying")
+    condition = status.condition(ConditionType.PROGRESSING)
+    assert condition is not None
+    assert "StatefulSet demo" in condition.message
