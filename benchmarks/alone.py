@@ -11,13 +11,14 @@ from typing import Final
 from benchmarks.closed_loop import settled_revision
 from benchmarks.samples import OURS, Metric, Recorder
 from benchmarks.systems import RaftKV
+from benchmarks.tool import output_of
 from benchmarks.workloads import KEYS, VALUE_BYTES, key
 from raftkv.client import Client
 
 PART: Final = "RaftKV alone"
 GATHERED: Final = Metric(PART, "client library, 256 tasks, gathered writes", "PUT/s", "higher")
 SINGLE: Final = Metric(PART, "client library, 256 tasks, single writes", "PUT/s", "higher")
-SIMULATION: Final = Metric(PART, "simulation of the whole node, 2 processes", "events/s", "higher")
+SIMULATION: Final = Metric(PART, "simulation of the whole node, 2 processes", "steps/s", "higher")
 _TASKS: Final = 256
 _SECONDS: Final = 4.0
 _SIMULATION_SECONDS_MAX: Final = 240.0
@@ -59,22 +60,18 @@ async def _client_round(system: RaftKV, recorder: Recorder) -> None:
 async def simulation(recorder: Recorder) -> None:
     """Twenty seeds."""
     with recorder.guard(OURS, "simulation"):
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.simulation", "--seeds", "20"),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd=_ROOT,
+        said = await output_of(
+            (sys.executable, "-m", "tests.simulation", "--seeds", "20"),
+            _SIMULATION_SECONDS_MAX,
+            directory=_ROOT,
         )
-        try:
-            async with asyncio.timeout(_SIMULATION_SECONDS_MAX):
-                said, _ = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.terminate()
-                await process.wait()
-        events = re.search(rb"\((\d+) events a second\)", said)
-        if process.returncode != 0 or events is None:
-            recorder.fault(OURS, f"the simulation failed: {said.decode()[-300:]}")
-            return
-        recorder.tell(f"simulation: {int(events[1]):,} events/s")
-        recorder.add(SIMULATION, OURS, int(events[1]))
+        recorder.add(SIMULATION, OURS, steps_per_second(said))
+        recorder.tell(f"simulation: {steps_per_second(said):,} steps/s")
+
+
+def steps_per_second(said: str) -> int:
+    """What the simulation says of its speed in its last lines."""
+    speed = re.search(r"^throughput: (\d+) steps/s", said, re.MULTILINE)
+    if speed is None:
+        raise RuntimeError(f"the simulation said no speed: {said[-300:]}")
+    return int(speed[1])

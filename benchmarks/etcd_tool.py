@@ -4,7 +4,6 @@ It makes a given number of requests rather than running for a given time, so a s
 how many that is. Its reads ask for one key over and over.
 """
 
-import asyncio
 import os
 import re
 import shutil
@@ -12,6 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+
+from benchmarks.tool import output_of
 
 _COUNT_MIN: Final = 200
 #: Reads are fastest over few connections, writes over one a client: measured, and in etcd's favour.
@@ -89,23 +90,11 @@ async def _run(
     seconds_max: float = 120.0,
 ) -> ToolResult:
     endpoints = ",".join(url.removeprefix("http://") for url in urls)
-    process = await asyncio.create_subprocess_exec(
+    command = [
         *(binary() or "etcd-benchmark", *arguments),
         *("--endpoints", endpoints, "--clients", str(clients), "--precise"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(seconds_max):
-            output, complaints = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        raise RuntimeError(f"etcd's tool failed: {complaints.decode(errors='replace')[-300:]}")
-    return parse(output.decode(), count)
+    ]
+    return parse(await output_of(command, seconds_max), count)
 
 
 def sequential_key(number: int, size: int = 16) -> str:

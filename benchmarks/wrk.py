@@ -4,8 +4,6 @@ Its latencies are those of a closed loop: a stall of the server also stops the c
 tails are too kind. They are for comparison within one run only.
 """
 
-import asyncio
-import os
 import resource
 import shutil
 from collections.abc import Sequence
@@ -14,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from benchmarks.tool import output_of
 from benchmarks.workloads import Request
 
 _SCRIPTS: Final = Path(__file__).parent / "scripts"
@@ -89,21 +88,9 @@ async def _run(
         *("--script", str(script), urls[0], "--", *arguments),
     ]
     before_seconds = _children_cpu_seconds()
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ | {"BENCH_URLS": " ".join(urls)},
+    output = await output_of(
+        command, seconds + _GRACE_SECONDS, environment={"BENCH_URLS": " ".join(urls)}
     )
-    try:
-        async with asyncio.timeout(seconds + _GRACE_SECONDS):
-            output, complaints = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        raise RuntimeError(f"wrk failed: {complaints.decode(errors='replace').strip()}")
     last_line = output.rstrip().splitlines()[-1]
     used_seconds = _children_cpu_seconds() - before_seconds
     return msgspec.json.decode(last_line, type=WrkResult), used_seconds
