@@ -14,8 +14,11 @@ CHAOS_SECONDS ?= 300
 CHAOS_SEED ?= 1
 RUN_ARGS ?=
 
+# Without it every node that a test starts would compile all its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help run test test-operator test-disk chaos test-stable lint format e2e e2e-long bench-reconcile image bench bench-quick fuzz fuzz-http simulate mutants manifests docs lock clean
+.PHONY: help run test test-long test-operator test-disk chaos test-stable lint format e2e e2e-long bench-reconcile image bench bench-quick fuzz fuzz-http simulate mutants manifests docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -31,7 +34,10 @@ run: $(STAMP) ## a three-node cluster on loopback; Ctrl-C stops it
 	@$(BIN)/raftkv local --nodes $(NODES) $(RUN_ARGS)
 
 test: lint ## everything that needs no cluster
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not browser and not slow" tests
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not browser and not slow and not long" tests
+
+test-long: $(STAMP) ## more of what `make test` samples: kills, pauses, cut links, crash points; three minutes
+	$(BIN)/python -m pytest -n auto --dist worksteal -m long tests
 
 .PHONY: test-console screenshots
 test-console: $(STAMP) ## the web console in a headless Chromium

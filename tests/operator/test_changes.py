@@ -275,7 +275,7 @@ async def test_rule_03_08_10_18_19_change(world: World, name: str) -> None:
 
 # Every how many of a scenario's crash points: `make test` has time for some in each scenario,
 # others in the next one; `make test-operator` kills at each.
-STEPS = (3, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(600)]))
+STEPS = (6, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(600)]))
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -12,7 +12,7 @@ from tests.process.chaos import (
     one_way,
 )
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.process, pytest.mark.long, pytest.mark.timeout(240)]
 
 
 async def test_all_promises_hold_while_links_are_cut_and_broken(tmp_path: Path) -> None:

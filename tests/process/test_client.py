@@ -49,6 +49,7 @@ async def write_while_leaders_die(cluster: Cluster, client: Client) -> None:
     await client.put(b"w/last", b"")
 
 
+@pytest.mark.long
 async def test_a_watch_loses_nothing_and_repeats_nothing_while_leaders_die(
     tmp_path: Path,
 ) -> None:
@@ -82,6 +83,7 @@ async def test_a_watch_loses_nothing_and_repeats_nothing_while_leaders_die(
         assert history == seen
 
 
+@pytest.mark.long
 async def test_rule_18_every_increment_is_done_once_while_leaders_die(tmp_path: Path) -> None:
     async with (
         Cluster(tmp_path) as cluster,

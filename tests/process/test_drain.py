@@ -126,6 +126,7 @@ async def test_requests_left_at_the_end_are_answered_not_cut_off(tmp_path: Path)
         assert await cluster.wait_exit(node, 5) == 0
 
 
+@pytest.mark.long
 async def test_nodes_that_all_drain_do_not_throw_leadership_at_each_other(tmp_path: Path) -> None:
     # As when a StatefulSet or its cluster is deleted.
     async with Cluster(tmp_path, extra=("--drain-seconds", "2")) as cluster:

@@ -13,8 +13,8 @@ from tests.process.load import Load
 
 pytestmark = pytest.mark.process
 
-# As many as `make test` has time for, and as `make chaos` has.
-KILLS = (8, pytest.param(20, marks=pytest.mark.slow))
+# As many as `make test` has time for, as `make test-long` has, and as `make chaos` has.
+KILLS = (2, pytest.param(8, marks=pytest.mark.long), pytest.param(20, marks=pytest.mark.slow))
 FAILOVER_SECONDS_MEDIAN_MAX = 1.0
 
 

@@ -135,7 +135,9 @@ def test_an_occupied_port_is_one_sentence(local: Local, offset: int) -> None:
     assert monotonic() - started_at < 15
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 async def test_a_killed_node_is_started_again_and_follows(
     local: Local, number: signal.Signals
 ) -> None:
@@ -156,6 +158,7 @@ async def test_a_killed_node_is_started_again_and_follows(
     assert not is_running(int(started[1]))
 
 
+@pytest.mark.long
 async def test_a_lost_majority_is_told_and_comes_back(local: Local) -> None:
     local.start("--port", str(ports_of(3)), "--restart-after", "3")
     await local.wait_for("Ctrl-C stops everything")

@@ -16,13 +16,15 @@ from tests.process.test_leader_kills import wait_for_failover, wait_for_traffic
 
 pytestmark = pytest.mark.process
 
-PAUSES = 4
+# As many as `make test` has time for, and as `make test-long` has.
+PAUSES = (1, pytest.param(4, marks=pytest.mark.long))
 
 
-async def test_paused_leader_serves_no_stale_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pauses", PAUSES)
+async def test_paused_leader_serves_no_stale_read(tmp_path: Path, pauses: int) -> None:
     async with Cluster(tmp_path) as cluster:
         async with Load(cluster.urls) as load:
-            for _ in range(PAUSES):
+            for _ in range(pauses):
                 leader = await cluster.wait_leader()
                 leader.send_signal(signal.SIGSTOP)
                 await wait_for_failover(load)

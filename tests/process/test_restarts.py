@@ -35,6 +35,7 @@ async def test_kill_of_all_nodes_at_once_under_load_loses_nothing(tmp_path: Path
     judge(load.history, tmp_path)
 
 
+@pytest.mark.long
 async def test_sigterm_of_all_nodes_at_once_keeps_everything(tmp_path: Path) -> None:
     async with Cluster(tmp_path, extra=("--drain-seconds", "0")) as cluster:
         async with Load(cluster.urls, pause_seconds=0.002) as load:
@@ -58,6 +59,7 @@ async def many(load: Load, count: int) -> bool | None:
     return len(load.acknowledged_writes()) >= count or None
 
 
+@pytest.mark.long
 async def test_rolling_sigterm_fails_no_request_that_is_sent_once_more(tmp_path: Path) -> None:
     async with Cluster(tmp_path, extra=("--drain-seconds", str(DRAIN_SECONDS))) as cluster:
         async with patient_clients(cluster.urls) as clients:

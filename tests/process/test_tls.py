@@ -285,6 +285,7 @@ class Load:
                     await asyncio.sleep(0.01)
 
 
+@pytest.mark.long
 async def test_a_rotation_of_everything_under_load_loses_nothing(
     tmp_path: Path, secrets: Secrets
 ) -> None:

@@ -30,6 +30,7 @@ async def test_many_watchers_of_one_node_miss_nothing_and_see_nothing_twice(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 async def test_watches_are_whole_through_kills_pauses_and_drains(tmp_path: Path) -> None:
     """Each watcher sees exactly the history, in its order, wherever it had to go on."""
     async with Cluster(tmp_path, extra=("--drain-seconds", "1")) as cluster:

@@ -69,7 +69,10 @@ def power_loss(disk: SimDisk, seed: int) -> None:
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-@pytest.mark.parametrize(("end", "seeds"), [(kill, 1), (power_loss, 12)])
+@pytest.mark.parametrize(
+    ("end", "seeds"),
+    [(kill, 1), (power_loss, 4), pytest.param(power_loss, 12, marks=pytest.mark.long)],
+)
 def test_what_was_acknowledged_survives_a_crash_at_every_operation(
     workload: Workload, end: Callable[[SimDisk, int], None], seeds: int
 ) -> None:
@@ -83,7 +86,7 @@ def test_what_was_acknowledged_survives_a_crash_at_every_operation(
 
 @pytest.mark.parametrize("workload", WORKLOADS)
 @pytest.mark.parametrize("first_end", [kill, power_loss])
-@pytest.mark.parametrize("second_end", [kill, power_loss])
+@pytest.mark.parametrize("second_end", [pytest.param(kill, marks=pytest.mark.long), power_loss])
 def test_what_was_acknowledged_survives_a_crash_at_every_operation_of_recovery(
     workload: Workload,
     first_end: Callable[[SimDisk, int], None],
