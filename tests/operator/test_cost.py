@@ -1,23 +1,15 @@
 """What an idle cluster costs: nothing at the API server, and little of a core (rule 13)."""
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from tests.operator.world import World, new_world
+from tests.operator.world import World
 
 PASSES = 40
 # 50 clusters, each looked at every 30 s, may cost 5 % of a core.
 PASS_SECONDS_MAX = 0.05 * 30 / 50
-
-
-@pytest_asyncio.fixture
-async def world() -> AsyncIterator[World]:
-    async with new_world() as made:
-        yield made
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,8 @@
 """The connection to the API server: what is asked, and what refusals become."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes_asyncio.client import Configuration
@@ -20,13 +18,7 @@ from raftkv_operator.errors import (
 )
 from raftkv_operator.kube import Kube
 from raftkv_operator.resources import CONFIG_MAP, POD_MONITOR, SERVICE
-from tests.operator.world import World, new_world
-
-
-@pytest_asyncio.fixture
-async def world() -> AsyncIterator[World]:
-    async with new_world() as made:
-        yield made
+from tests.operator.world import World
 
 
 def config_map(name: str = "a", **labels: str) -> dict[str, Any]:

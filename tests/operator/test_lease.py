@@ -1,22 +1,14 @@
 """The Lease: one holder, a fast return, and a wait for one that died (rule 6)."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-import pytest_asyncio
 
 from raftkv_operator.errors import NotFoundError
 from raftkv_operator.lease import DURATION_SECONDS, LEASE_NAME, Gate, Lease
 from tests.operator.fake_kubernetes import RefusedError
-from tests.operator.world import World, new_world
-
-
-@pytest_asyncio.fixture
-async def world() -> AsyncIterator[World]:
-    async with new_world() as made:
-        yield made
+from tests.operator.world import World
 
 
 class Clock:

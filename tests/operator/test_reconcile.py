@@ -1,22 +1,13 @@
 """Whole passes against an API server over HTTP: what users, crashes and rivals do to them."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from raftkv_operator.errors import KubeError
 from raftkv_operator.failpoints import crash_points
 from raftkv_operator.reconcile import STALE_SECONDS
 from raftkv_operator.resources import OWNED_KINDS, POD_MONITOR
 from tests.operator.fake_kubernetes import RefusedError
-from tests.operator.world import KEY, CrashError, Operator, World, new_world
-
-
-@pytest_asyncio.fixture
-async def world() -> AsyncIterator[World]:
-    async with new_world() as made:
-        yield made
+from tests.operator.world import KEY, CrashError, Operator, World
 
 
 def healthy(world: World) -> None:

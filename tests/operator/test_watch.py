@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-import pytest_asyncio
 from kubernetes_asyncio.client import Configuration
 
 from raftkv_operator import names
@@ -12,13 +11,7 @@ from raftkv_operator.kube import Kube
 from raftkv_operator.objects import JsonObject
 from raftkv_operator.resources import CONFIG_MAP, OWNED_KINDS, POD_MONITOR, SERVICE
 from raftkv_operator.watch import Cache, Caches
-from tests.operator.world import World, new_world
-
-
-@pytest_asyncio.fixture
-async def world() -> AsyncIterator[World]:
-    async with new_world() as made:
-        yield made
+from tests.operator.world import World
 
 
 def owned(name: str, cluster: str = "demo") -> JsonObject:
