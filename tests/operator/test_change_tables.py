@@ -1,7 +1,7 @@
 """The planner's changes as tables: every state that two actions can leave between them.
 
 One to nine members with the leader anywhere: what a pass does next, and that it never takes what
-the quorum needs. Whole passes are in `test_changes.py`.
+the quorum needs. Whole passes are in `test_changes.py` and `test_healing.py`.
 """
 
 from typing import Any
