@@ -13,6 +13,8 @@ FUZZ_SECONDS ?= 600
 CHAOS_SECONDS ?= 300
 CHAOS_SEED ?= 1
 RUN_ARGS ?=
+# One more than there are cores: tests of real processes wait.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 
 # Without it every node that a test starts would compile all its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -34,10 +36,10 @@ run: $(STAMP) ## a three-node cluster on loopback; Ctrl-C stops it
 	@$(BIN)/raftkv local --nodes $(NODES) $(RUN_ARGS)
 
 test: lint ## everything that needs no cluster
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not browser and not slow and not long" tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not e2e and not browser and not slow and not long" tests
 
 test-long: $(STAMP) ## more of what `make test` samples: kills, pauses, cut links, crash points; three minutes
-	$(BIN)/python -m pytest -n auto --dist worksteal -m long tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long tests
 
 .PHONY: test-console screenshots
 test-console: $(STAMP) ## the web console in a headless Chromium
@@ -57,7 +59,7 @@ screenshots-dashboards: $(STAMP) ## pictures of the dashboards for docs/, from a
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports --no-cache
 
 format: $(STAMP) ## rewrite the sources in the project's format
