@@ -1,8 +1,11 @@
-"""For all tests: the order in which parallel workers take them."""
+"""For all tests: what failed comparisons show, and the order in which workers take the tests."""
 
 import os
 
 import pytest
+
+# They compare on behalf of several test modules; pytest shows operands only where it is told to.
+pytest.register_assert_rewrite("tests.kv.against_model", "tests.operator.scenarios")
 
 
 @pytest.hookimpl(trylast=True)  # after the choice by markers

@@ -48,9 +48,9 @@ from raftkv.kv.outcomes import (
     encode_outcome,
 )
 from raftkv.kv.store import Store
+from tests.kv.against_model import check_against_model, entries_of, slices_of, state_of
 from tests.kv.model import Model
 from tests.kv.support import KEYS, open_engine
-from tests.kv.test_store import check_against_model, entries_of, slices_of, state_of
 
 NAMES = (b"l", b"a")
 OWNERS = (b"w", b"x", b"y", b"z")
