@@ -6,7 +6,7 @@ serve.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
@@ -203,10 +203,13 @@ async def term_of(cluster: Cluster) -> int:
     return max(int(status["term"]) for status in statuses if status is not None)
 
 
-async def hold(volume: Volume, seconds: float) -> float:
-    """The disk hangs for so long; for how long it was."""
+Stop = Callable[[Volume], None]  # `Volume.stall`: the disk hangs; `Volume.freeze`: the file system
+
+
+async def hold(volume: Volume, stop: Stop, seconds: float) -> float:
+    """The volume is stopped for so long; for how long it was."""
     began_at = monotonic()
-    volume.stall()
+    stop(volume)
     try:
         await asyncio.sleep(seconds)
     finally:
@@ -220,7 +223,7 @@ async def test_row_26_a_leaders_disk_that_hangs_under_3_s_changes_nothing(tmp_pa
         async with Load(cluster.urls, clients=4, pause_seconds=0.02) as load:
             await wait_for_traffic(load)
             term = await term_of(cluster)
-            held_seconds = await hold(made.of(leader), 1.5)
+            held_seconds = await hold(made.of(leader), Volume.stall, 1.5)
             assert held_seconds < 3.0, "the machine is too busy for this test"
             await wait_for_traffic(load)
             assert (await cluster.wait_leader(), await term_of(cluster)) == (leader, term)
@@ -237,7 +240,7 @@ async def test_row_26_a_leaders_disk_that_hangs_over_3_s_moves_the_leadership(
         others = [node.url for node in cluster.nodes if node is not leader]
         async with Load(others, clients=4, pause_seconds=0.02) as load:
             await wait_for_traffic(load)
-            frozen = asyncio.create_task(hold(made.of(leader), 12.0))
+            frozen = asyncio.create_task(hold(made.of(leader), Volume.stall, 12.0))
             await asyncio.sleep(0.1)
             began_at = monotonic()
             await wait_until("another one leads", lambda: other_leader(cluster, leader), 11.0)
@@ -263,22 +266,12 @@ async def other_leader(cluster: Cluster, before: NodeProcess) -> NodeProcess | N
     return None
 
 
-async def freeze(volume: Volume, seconds: float) -> float:
-    """The file system itself stops, for so long."""
-    began_at = monotonic()
-    volume.freeze()
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        volume.go_on()
-    return monotonic() - began_at
-
-
 @pytest.mark.parametrize(
-    ("role", "harm"), [("leader", hold), ("follower", freeze), ("leader", freeze)]
+    ("role", "stop"),
+    [("leader", Volume.stall), ("follower", Volume.freeze), ("leader", Volume.freeze)],
 )
 async def test_row_26_a_disk_that_hangs_over_20_s_ends_the_node(
-    tmp_path: Path, role: str, harm: Callable[[Volume, float], Awaitable[float]]
+    tmp_path: Path, role: str, stop: Stop
 ) -> None:
     async with cluster_on_volumes(tmp_path) as (cluster, made):
         leader = await cluster.wait_leader()
@@ -287,20 +280,20 @@ async def test_row_26_a_disk_that_hangs_over_20_s_ends_the_node(
         async with Load(others, clients=4, pause_seconds=0.02) as load:
             await wait_for_traffic(load)
             term = await term_of(cluster)
-            harmed = asyncio.ensure_future(harm(made.of(node), 35.0))
+            stopped = asyncio.create_task(hold(made.of(node), stop, 35.0))
 
             async def gave_up() -> bool | None:
                 return "cannot go on" in node.log.read_text() or not node.is_running or None
 
             await wait_until("it gives up", gave_up, 34.0)
-            assert not harmed.done()
+            assert not stopped.done()
             await wait_for_failover(load)
             if role == "follower":
                 assert (await other_leader(cluster, node), await rest_term(cluster, node)) == (
                     leader,
                     term,
                 )
-            await harmed
+            await stopped
             # Linux lets nobody end who hangs in the kernel: now it can.
             assert await cluster.wait_exit(node, 60.0) == 1
             assert "20 s" in last_words(node)
