@@ -56,26 +56,27 @@ def _doubled(writes: Sequence[Operation]) -> Iterable[str]:
         seen[write.revision] = write.number
 
 
-def _out_of_order(writes: Sequence[Operation]) -> Iterable[str]:
-    """Revisions of the store grow with real time, over all keys."""
-    ended = sorted(writes, key=lambda each: each.end)
+def _with_floor(operations: Sequence[Operation]) -> Iterable[tuple[Operation, int]]:
+    """Each by its start, with the newest revision of those that ended before it; 0: none did."""
+    ended = sorted(operations, key=lambda each: each.end)
     newest, place = 0, 0
-    for write in sorted(writes, key=lambda each: each.start):
-        while place < len(ended) and ended[place].end < write.start:
+    for each in sorted(operations, key=lambda each: each.start):
+        while place < len(ended) and ended[place].end < each.start:
             newest = max(newest, ended[place].revision)
             place += 1
+        yield each, newest
+
+
+def _out_of_order(writes: Sequence[Operation]) -> Iterable[str]:
+    """Revisions of the store grow with real time, over all keys."""
+    for write, newest in _with_floor(writes):
         if 0 < write.revision <= newest:
             yield f"write {write.number} began after revision {newest} and got {write.revision}"
 
 
 def _stale(of_key: Sequence[Operation]) -> Iterable[str]:
     """A read sees at least what was acknowledged or read before it began."""
-    ended = sorted(of_key, key=lambda each: each.end)
-    newest, place = 0, 0
-    for each in sorted(of_key, key=lambda each: each.start):
-        while place < len(ended) and ended[place].end < each.start:
-            newest = max(newest, ended[place].revision)
-            place += 1
+    for each, newest in _with_floor(of_key):
         if each.kind == "get" and each.revision < newest:
             yield f"a read of key {each.key} saw {each.revision} after {newest}"
 
