@@ -24,7 +24,9 @@ GET = b"GET /v1/kv/a HTTP/1.1\r\n" + HOST + b"\r\n"
 RECEIVED_BYTES_MAX = 256 << 10
 
 # Short deadlines, so that the tests need not wait for the real ones.
-IMPATIENT = HttpSettings("n1", head_seconds_max=0.2, body_seconds_max=0.2, linger_seconds=0.2)
+IMPATIENT = HttpSettings("n1", head_seconds_max=0.2, body_seconds_max=0.2, linger_seconds=0.05)
+# Shorter still, where all that is awaited is the end of the connection.
+CURT = HttpSettings("n1", body_seconds_max=0.05, linger_seconds=0.05)
 
 
 async def drip(raw: Raw, data: bytes) -> None:
@@ -95,7 +97,7 @@ async def test_row_2_a_body_that_drips_is_408() -> None:
 
 
 LIMIT = 100_000
-SMALL_VALUES = HttpSettings("n1", value_bytes_max=LIMIT, linger_seconds=0.2)
+SMALL_VALUES = HttpSettings("n1", value_bytes_max=LIMIT, linger_seconds=0.05)
 
 
 async def test_row_3_a_declared_length_over_the_limit_is_413_before_the_body() -> None:
@@ -205,7 +207,7 @@ MALFORMED_CHUNKS = {
 async def test_row_4_malformed_chunks_are_4xx_or_closed(
     chunks: bytes, is_split: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(settings=IMPATIENT) as served, served.connect() as raw:
+    async with serving(settings=CURT) as served, served.connect() as raw:
         head = PUT + b"Transfer-Encoding: chunked\r\n\r\n"
         if is_split:
             raw.send(head)
@@ -261,7 +263,7 @@ def buffered_bytes(served: Served) -> int:
 
 
 async def test_row_6_a_client_that_never_reads_is_paused_and_then_cut_off() -> None:
-    settings = HttpSettings("n1", unread_seconds_max=0.5)
+    settings = HttpSettings("n1", unread_seconds_max=0.2)
     async with serving(settings=settings) as served:
         await served.ask("PUT", "/v1/kv/a", body=b"x" * (1 << 20))
         async with served.connect() as raw:
