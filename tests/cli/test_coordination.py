@@ -281,8 +281,8 @@ def test_a_command_that_dies_of_a_signal(server: ContractServer) -> None:
 
 
 def test_a_command_that_cannot_be_run(server: ContractServer) -> None:
-    done = lock("jobs", "--", "/no/such/command")
-    assert done.returncode == 1
+    done = raftkv("lock", "jobs", "--", "/no/such/command")
+    assert done.exit_code == 1
     assert done.stderr == "Error: cannot run '/no/such/command': no such file or directory\n"
     assert not server.locks
 
@@ -302,8 +302,8 @@ def test_a_lost_lock_ends_the_command(server: ContractServer) -> None:
 
 def test_a_lock_that_is_held_exits_with_4(server: ContractServer) -> None:
     raftkv("lock", "acquire", "jobs")
-    done = lock("jobs", "--wait", "100ms", "--", "true")
-    assert (done.returncode, done.stderr) == (4, "Error: because lock_held\n")
+    done = raftkv("lock", "jobs", "--wait", "100ms", "--", "true")
+    assert (done.exit_code, done.stderr) == (4, "Error: because lock_held\n")
 
 
 def test_sigterm_reaches_the_command(server: ContractServer) -> None:

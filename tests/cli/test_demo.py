@@ -12,8 +12,10 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from click.testing import CliRunner, Result
 
 from raftkv.cli import demo
+from raftkv.cli.main import main
 from raftkv.demo import COMMANDS, Interpreter
 from raftkv.demo.tour import TOUR, Step
 
@@ -22,19 +24,24 @@ DOCS = Path(__file__).parents[2] / "docs"
 TRACES = Path(__file__).parents[1] / "raft" / "testdata"
 
 
-def piped(script: str | bytes) -> subprocess.CompletedProcess[str]:
-    data = script if isinstance(script, bytes) else script.encode()
-    done = subprocess.run(COMMAND, input=data, capture_output=True, timeout=60, check=False)
+def piped(script: bytes) -> subprocess.CompletedProcess[str]:
+    """A process of its own, with real pipes."""
+    done = subprocess.run(COMMAND, input=script, capture_output=True, timeout=60, check=False)
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
+
+
+def performed(script: str) -> Result:
+    """The same command in this process."""
+    return CliRunner().invoke(main, ["demo"], input=script, catch_exceptions=False)
 
 
 # ---- from a pipe ---------------------------------------------------------------------------
 
 
 def test_a_script_is_performed_and_printed_with_its_commands() -> None:
-    done = piped("# elect node 1\n\ncampaign 1\nquiet settle\npropose 1 a b\nstatus 1\n")
+    done = piped(b"# elect node 1\n\ncampaign 1\nquiet settle\npropose 1 a b\nstatus 1\n")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "> campaign 1",
@@ -49,16 +56,16 @@ def test_a_script_is_performed_and_printed_with_its_commands() -> None:
 
 
 def test_quit_ends_a_script() -> None:
-    done = piped("quit\nno such command\n")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "> quit\n", "")
+    done = performed("quit\nno such command\n")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "> quit\n", "")
 
 
 def test_it_performs_golden_traces() -> None:
     """The same commands: those of a trace, into `raftkv demo`."""
     text = (TRACES / "snapshot_to_a_lagging_follower.txt").read_text()
     blocks = [block.split("\n----\n") for block in text.strip().split("\n\n")[1:]]
-    done = piped("reset none\n" + "\n".join(block[0] for block in blocks))
-    assert (done.returncode, done.stderr) == (0, "")
+    done = performed("reset none\n" + "\n".join(block[0] for block in blocks))
+    assert (done.exit_code, done.stderr) == (0, "")
     printed = [line for line in done.stdout.splitlines() if not line.startswith("> ")]
     expected = [line for block in blocks for line in block[1].splitlines()]
     assert [line for line in printed if line != "ok"] == expected
@@ -86,11 +93,18 @@ def test_it_performs_golden_traces() -> None:
 def test_a_wrong_line_ends_a_script_with_a_sentence(
     line: str, exit_code: int, sentence: str
 ) -> None:
-    done = piped(f"status 1\n{line}\nstatus 2\n")
-    assert done.returncode == exit_code
+    done = performed(f"status 1\n{line}\nstatus 2\n")
+    assert done.exit_code == exit_code
     assert done.stderr.startswith("Error: line ")
     assert done.stderr.count("\n") == 1
     assert sentence in done.stderr
+    assert "> status 2" not in done.stdout
+
+
+def test_the_process_ends_with_the_exit_code_of_the_wrong_line() -> None:
+    done = piped(b"status 1\ntimeout 9\nstatus 2\n")
+    assert done.returncode == 1
+    assert done.stderr == "Error: line 2: there is no node n9; there are: n1, n2, n3\n"
     assert "> status 2" not in done.stdout
 
 
@@ -103,10 +117,10 @@ def test_what_is_no_text_reaches_neither_the_core_nor_the_terminal() -> None:
 
 
 def test_every_command_has_help_that_begins_with_its_usage() -> None:
-    everything = piped("help\n").stdout
+    everything = performed("help\n").stdout
     names = [*COMMANDS, "quiet", "reset", "tour", "help", "quit"]
-    done = piped("".join(f"help {name}\n" for name in names))
-    assert done.returncode == 0
+    done = performed("".join(f"help {name}\n" for name in names))
+    assert done.exit_code == 0
     for name in names:
         assert re.search(rf"^  {name}\b", everything, re.MULTILINE), name
         assert f"> help {name}\nusage: {name}" in done.stdout
@@ -127,8 +141,8 @@ def test_the_tour_shows_what_it_says(step: Step) -> None:
 
 
 def test_the_tour_runs_to_its_end_and_leaves_the_cluster_alone() -> None:
-    done = piped("campaign 1\nquiet settle\ntour\nstatus\n")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = performed("campaign 1\nquiet settle\ntour\nstatus\n")
+    assert (done.exit_code, done.stderr) == (0, "")
     for number, step in enumerate(TOUR, 1):
         assert f"Step {number} of {len(TOUR)}: {step.title}\n({step.source})\n" in done.stdout
         for move in step.moves:
@@ -250,6 +264,6 @@ def test_the_transcript_of_the_page_is_what_happens() -> None:
     transcript = "".join(blocks)
     commands = re.findall(r"^> (.*)$", transcript, re.MULTILINE)
     assert len(commands) > 10
-    done = piped("\n".join(commands) + "\n")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = performed("\n".join(commands) + "\n")
+    assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == transcript

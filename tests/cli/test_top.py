@@ -1,5 +1,6 @@
 """`raftkv top`: what is shown of what nodes say, its keys, and nodes that die."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -183,10 +184,11 @@ def text_of(app: Top, selector: str) -> str:
 
 
 async def test_the_terminal_shows_sorts_pauses_and_survives() -> None:
-    looks: list[Look | ClientError] = [look()]
+    looks: asyncio.Queue[Look | ClientError] = asyncio.Queue()
+    looks.put_nowait(look())
 
     async def looker() -> Look:
-        found = looks[-1]
+        found = await looks.get()  # in between nothing happens, so a key is soon done
         if isinstance(found, ClientError):
             raise found
         return found
@@ -210,17 +212,17 @@ async def test_the_terminal_shows_sorts_pauses_and_survives() -> None:
         label = app.query_one("#members", DataTable).ordered_columns[8].label
         assert isinstance(label, Text)
         assert label.plain == "behind ▼"
-        looks.append(look("n3", n1=report("leader", age=9.0), leader=None, leader_name=None))
+        looks.put_nowait(look("n3", n1=report("leader", age=9.0), leader=None, leader_name=None))
         await shows("#summary", "NO LEADER")
         assert app.query_one("#summary").has_class("bad")
         written = [line.text for line in app.query_one("#events", RichLog).lines]
         assert any("n1 does not answer" in line for line in written)
-        looks.append(UnreachableError("cannot connect to anybody"))
+        looks.put_nowait(UnreachableError("cannot connect to anybody"))
         await shows("#summary", "NOBODY ANSWERS")
         assert names_in(app)  # what was seen stays
         await pilot.press("p")
         await shows("#summary", "PAUSED")
-        looks.append(look())
+        looks.put_nowait(look())
         await pilot.press("p")
         await shows("#summary", "leader n1")
         await pilot.press("tab")
