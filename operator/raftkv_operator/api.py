@@ -98,7 +98,7 @@ class RaftSpec(_Value, frozen=True, kw_only=True):
         int, Meta(ge=10, le=10_000, description="Between a leader's heartbeats.")
     ] = 80
     election_timeout_ms: Annotated[
-        int, Meta(ge=50, le=100_000, description="Silence after which a follower campaigns.")
+        int, Meta(ge=50, le=60_000, description="Silence after which a follower campaigns.")
     ] = 300
     snapshot_min_bytes: Annotated[
         Size, Meta(description="Log growth that a snapshot follows. Nodes of 0.1 do not read it.")

@@ -2,15 +2,18 @@
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from raftkv.server.settings import Flags, resolve
 from raftkv_operator.api import Spec, Status, parse_cluster
 from raftkv_operator.crd import build_crd
-from raftkv_operator.resources import OWNED_KINDS, WATCHED_KINDS
+from raftkv_operator.resources import OWNED_KINDS, WATCHED_KINDS, config_map
 from tests.operator import render_manifests as rendered
+from tests.operator.examples import cluster
 
 NEEDS_HELM = pytest.mark.skipif(not rendered.has_helm(), reason="helm is not installed")
 
@@ -45,6 +48,19 @@ def schemas(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[
 
 
 ROOT = build_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+
+@pytest.mark.parametrize("bound", ["minimum", "maximum"])
+def test_a_node_starts_with_every_timing_that_the_crd_lets_through(bound: str) -> None:
+    raft = ROOT["properties"]["spec"]["properties"]["raft"]["properties"]
+    timing = {name: raft[name][bound] for name in ("heartbeatIntervalMs", "electionTimeoutMs")}
+    told = config_map.settings(cluster(raft=timing))
+    flags = Flags(
+        data=Path("data"),
+        heartbeat_ms=int(told["RAFTKV_HEARTBEAT_MS"]),
+        election_ms=int(told["RAFTKV_ELECTION_MS"]),
+    )
+    assert resolve(flags, "demo-0").election_ms == timing["electionTimeoutMs"]
 
 
 def test_rule_23_nested_defaults_stand_in_the_outer_default() -> None:
