@@ -14,6 +14,11 @@ NINE_MINUTES_AGO = "2026-11-21T09:51:00Z"
 SOON = "2026-11-21T10:00:30Z"
 RUNNING: JsonObject = {"state": {"running": {}}, "started": True}
 AFFINITY = "0/3 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity."
+# The scheduler does not say whether its machine is the cordoned one, or gone.
+CORDONED = (
+    "0/3 nodes are available: 1 node(s) were unschedulable, "
+    "2 node(s) didn't match PersistentVolume's node affinity."
+)
 AFFINITY_BEFORE = "0/3 nodes are available: 3 node(s) had volume node affinity conflict."
 
 
@@ -56,6 +61,7 @@ UNSCHEDULED = {"status": "False", "reason": "Unschedulable"}
         (pod(RUNNING, deleted=NINE_MINUTES_AGO), 600.0),
         (pod({"state": {"waiting": {"reason": "x"}}}, deleted=NINE_MINUTES_AGO), 600.0),
         (pod(ready=None, scheduled={**UNSCHEDULED, "message": AFFINITY}), 600.0),
+        (pod(ready=None, scheduled={**UNSCHEDULED, "message": CORDONED}), 600.0),
         (pod(ready=None, scheduled={**UNSCHEDULED, "message": AFFINITY_BEFORE}), 600.0),
         (pod(ready=None, scheduled={**UNSCHEDULED, "message": "3 Insufficient cpu."}), 0.0),
         (pod(ready=None, scheduled={"status": "True"}), 0.0),
