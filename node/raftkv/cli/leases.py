@@ -5,7 +5,14 @@ import asyncio
 import click
 
 from raftkv.cli.common import AbsentError, Duration, Form, Session, client_options
-from raftkv.cli.printing import print_json, print_raw, print_rows, print_table, text_fields
+from raftkv.cli.printing import (
+    print_answer,
+    print_json,
+    print_listing,
+    print_raw,
+    print_table,
+    text_fields,
+)
 from raftkv.client import Client, LeaseInfo
 
 
@@ -30,13 +37,8 @@ def grant_command(session: Session, *, ttl: float) -> None:
         return await client.grant_lease(ttl)
 
     lease = session.run(call)
-    match session.form:
-        case Form.JSON:
-            print_json(_fields(lease))
-        case Form.RAW:
-            click.echo(lease.id)
-        case Form.TABLE:
-            click.echo(f"granted lease {lease.id} for {lease.ttl_seconds:g} s")
+    granted = f"granted lease {lease.id} for {lease.ttl_seconds:g} s"
+    print_answer(session.form, _fields(lease), granted, pipe=lease.id)
 
 
 @lease_group.command("list")
@@ -51,13 +53,8 @@ def list_command(session: Session) -> None:
     rows: list[tuple[object, ...]] = [
         (lease.id, lease.ttl_seconds, lease.remaining_seconds) for lease in leases
     ]
-    match session.form:
-        case Form.JSON:
-            print_json([_fields(lease) for lease in leases])
-        case Form.RAW:
-            print_rows(rows)
-        case Form.TABLE:
-            print_table(("lease", "ttl (s)", "remaining (s)"), rows)
+    header = ("lease", "ttl (s)", "remaining (s)")
+    print_listing(session.form, [_fields(lease) for lease in leases], header, rows)
 
 
 @lease_group.command("show")
@@ -107,13 +104,9 @@ def keepalive_command(session: Session, *, lease_id: str, forever: bool) -> None
         lease = session.run(call)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    match session.form:
-        case Form.JSON:
-            print_json(_fields(lease))
-        case Form.RAW:
-            click.echo(f"{lease.ttl_seconds:g}")
-        case Form.TABLE:
-            click.echo(f"lease {lease.id} lives for {lease.ttl_seconds:g} s from now")
+    seconds = f"{lease.ttl_seconds:g}"
+    renewed = f"lease {lease.id} lives for {seconds} s from now"
+    print_answer(session.form, _fields(lease), renewed, pipe=seconds)
 
 
 @lease_group.command("revoke")
@@ -126,13 +119,7 @@ def revoke_command(session: Session, *, lease_id: str) -> None:
         await client.revoke_lease(lease_id)
 
     session.run(call)
-    match session.form:
-        case Form.JSON:
-            print_json({"id": lease_id, "revoked": True})
-        case Form.RAW:
-            pass
-        case Form.TABLE:
-            click.echo(f"revoked lease {lease_id}")
+    print_answer(session.form, {"id": lease_id, "revoked": True}, f"revoked lease {lease_id}")
 
 
 def _fields(lease: LeaseInfo) -> dict[str, object]:

@@ -18,7 +18,7 @@ from raftkv.cli.common import (
     bytes_of,
     client_options,
 )
-from raftkv.cli.printing import print_json, print_rows, print_table, text_fields
+from raftkv.cli.printing import print_answer, print_json, print_listing, text_fields
 from raftkv.client import Client, Lock, LockInfo
 
 if sys.version_info >= (3, 12):
@@ -136,13 +136,8 @@ def acquire_command(
         return await client.acquire_lock(name, ttl, owner=asks, wait_seconds=wait)
 
     lock = session.run(call)
-    match session.form:
-        case Form.JSON:
-            print_json(_fields(lock))
-        case Form.RAW:
-            click.echo(lock.token)
-        case Form.TABLE:
-            click.echo(f"holding {name!r} for {lock.ttl_seconds:g} s, token {lock.token}")
+    holding = f"holding {name!r} for {lock.ttl_seconds:g} s, token {lock.token}"
+    print_answer(session.form, _fields(lock), holding, pipe=lock.token)
 
 
 @lock_group.command("keepalive")
@@ -156,13 +151,9 @@ def keepalive_command(session: Session, *, name: str, lock_token: int) -> None:
         return await client.keep_lock_alive(name, lock_token)
 
     lock = session.run(call)
-    match session.form:
-        case Form.JSON:
-            print_json(_fields(lock))
-        case Form.RAW:
-            click.echo(f"{lock.ttl_seconds:g}")
-        case Form.TABLE:
-            click.echo(f"holding {name!r} for {lock.ttl_seconds:g} s from now")
+    seconds = f"{lock.ttl_seconds:g}"
+    renewed = f"holding {name!r} for {seconds} s from now"
+    print_answer(session.form, _fields(lock), renewed, pipe=seconds)
 
 
 @lock_group.command("release")
@@ -176,13 +167,8 @@ def release_command(session: Session, *, name: str, lock_token: int) -> None:
         await client.release_lock(name, lock_token)
 
     session.run(call)
-    match session.form:
-        case Form.JSON:
-            print_json({"name": name, "token": lock_token, "released": True})
-        case Form.RAW:
-            pass
-        case Form.TABLE:
-            click.echo(f"released {name!r}")
+    fields = {"name": name, "token": lock_token, "released": True}
+    print_answer(session.form, fields, f"released {name!r}")
 
 
 @lock_group.command("list")
@@ -284,10 +270,5 @@ def _print_locks(locks: list[LockInfo], form: Form) -> None:
         )
         for lock in locks
     ]
-    match form:
-        case Form.JSON:
-            print_json([_fields(lock) for lock in locks])
-        case Form.RAW:
-            print_rows(rows)
-        case Form.TABLE:
-            print_table(("lock", "token", "owner", "remaining (s)", "waiting"), rows)
+    header = ("lock", "token", "owner", "remaining (s)", "waiting")
+    print_listing(form, [_fields(lock) for lock in locks], header, rows)

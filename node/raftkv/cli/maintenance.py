@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from raftkv.cli.common import CommandError, Form, Session, client_options
-from raftkv.cli.printing import print_json, print_rows, print_table
+from raftkv.cli.printing import print_answer, print_listing
 from raftkv.client import Backup, Client, ClientError
 from raftkv.client.model import JsonObject
 
@@ -54,14 +54,9 @@ def backup_command(session: Session, *, file: Path, force: bool) -> None:
             part.unlink(missing_ok=True)
     if to_pipe:
         return
-    match session.form:
-        case Form.JSON:
-            fields = {"file": str(file), "size_bytes": size_bytes, "revision": revision}
-            print_json(fields)
-        case Form.RAW:
-            pass
-        case Form.TABLE:
-            click.echo(f"{file}: {size_bytes} bytes, revision {revision}, checksum verified")
+    fields = {"file": str(file), "size_bytes": size_bytes, "revision": revision}
+    done = f"{file}: {size_bytes} bytes, revision {revision}, checksum verified"
+    print_answer(session.form, fields, done)
 
 
 async def _save(backup: Backup, target: BinaryIO, session: Session) -> int:
@@ -104,13 +99,8 @@ def snapshot_command(session: Session) -> None:
     rows: list[tuple[object, ...]] = [
         tuple(answer.get(name) for name in names) for answer in answers
     ]
-    match session.form:
-        case Form.JSON:
-            print_json(answers)
-        case Form.RAW:
-            print_rows(rows)
-        case Form.TABLE:
-            print_table(("endpoint", "log index", "revision", "bytes", "error"), rows)
+    header = ("endpoint", "log index", "revision", "bytes", "error")
+    print_listing(session.form, answers, header, rows)
     if all("error" in answer for answer in answers):
         raise CommandError(f"{answers[0]['error']}{session.hint()}")
 
@@ -128,10 +118,4 @@ def compact_command(session: Session, *, revision: int) -> None:
         return await client.compact(revision)
 
     answer = session.run(call)
-    match session.form:
-        case Form.JSON:
-            print_json(answer)
-        case Form.RAW:
-            pass
-        case Form.TABLE:
-            click.echo(f"no history from before revision {revision} is left")
+    print_answer(session.form, answer, f"no history from before revision {revision} is left")

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import click
 
 from raftkv.cli.common import AbsentError, CommandError, Form, Session, client_options
-from raftkv.cli.printing import print_json, print_rows, print_table
+from raftkv.cli.printing import print_answer, print_json, print_rows, print_table
 from raftkv.client import Client, Member
 from raftkv.client.model import JsonObject
 
@@ -179,11 +179,4 @@ async def _id(client: Client, member: str) -> str:
 def _print_change(
     session: Session, call: Callable[[Client], Awaitable[JsonObject]], done: str
 ) -> None:
-    answer = session.run(call)
-    match session.form:
-        case Form.JSON:
-            print_json(answer)
-        case Form.RAW:
-            pass
-        case Form.TABLE:
-            click.echo(done)
+    print_answer(session.form, session.run(call), done)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from raftkv.cli.common import Form
 from raftkv.client import NO_LEASE, Item
 
 
@@ -45,6 +46,32 @@ def print_rows(rows: list[tuple[object, ...]]) -> None:
     """For pipes: a line each, fields separated by tabs."""
     for row in rows:
         click.echo("\t".join(_cell(cell).plain for cell in row))
+
+
+def print_answer(form: Form, fields: object, sentence: str, *, pipe: object = None) -> None:
+    """What one sentence tells a person; ``pipe``: the part of it that goes into a pipe, if any."""
+    match form:
+        case Form.JSON:
+            print_json(fields)
+        case Form.RAW if pipe is None:
+            pass
+        case Form.RAW:
+            click.echo(pipe)
+        case Form.TABLE:
+            click.echo(sentence)
+
+
+def print_listing(
+    form: Form, fields: object, header: tuple[str, ...], rows: list[tuple[object, ...]]
+) -> None:
+    """A row each; ``fields``: the same and perhaps more, as JSON."""
+    match form:
+        case Form.JSON:
+            print_json(fields)
+        case Form.RAW:
+            print_rows(rows)
+        case Form.TABLE:
+            print_table(header, rows)
 
 
 def _cell(value: object) -> Text:
