@@ -19,7 +19,6 @@ from raftkv.storage.dump import (
     Damage,
     Finding,
     Record,
-    SegmentFile,
     SegmentReader,
     Tail,
     find_missing,
@@ -28,6 +27,7 @@ from raftkv.storage.dump import (
     read_snapshot,
 )
 from raftkv.storage.identity import Identity
+from raftkv.storage.layout import SegmentFile
 from raftkv.storage.os_disk import OsDisk
 from raftkv.storage.record import Append, SegmentStart, Snapshot, SnapshotRef, WalRecord
 from raftkv.storage.snapshots import SnapshotInfo

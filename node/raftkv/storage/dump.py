@@ -22,10 +22,10 @@ from raftkv.storage.layout import (
     ROOT,
     SNAPSHOTS,
     WAL,
+    SegmentFile,
     SegmentState,
     parse_segment_name,
     parse_snapshot_name,
-    segment_name,
 )
 from raftkv.storage.record import (
     SECTOR_BYTES,
@@ -67,19 +67,6 @@ class Record(msgspec.Struct, frozen=True):
 
 
 Finding = Record | Damage | Tail
-
-
-class SegmentFile(msgspec.Struct, frozen=True):
-    """A segment, as the directory lists it."""
-
-    number: int
-    state: SegmentState
-    size_bytes: int
-
-    @property
-    def path(self) -> str:
-        """Below the data directory."""
-        return f"{WAL}/{segment_name(self.number, self.state)}"
 
 
 class Listing(msgspec.Struct, frozen=True):

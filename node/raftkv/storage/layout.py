@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 
+import msgspec
+
 from raftkv.raft.messages import EntryId
 from raftkv.storage.errors import ForeignDirectoryError
 
@@ -52,6 +54,19 @@ def parse_segment_name(name: str) -> tuple[int, SegmentState] | None:
         return None
     number, state = int(match[1]), SegmentState(match[2])
     return (number, state) if segment_name(number, state) == name else None
+
+
+class SegmentFile(msgspec.Struct, frozen=True):
+    """A segment, as the directory lists it."""
+
+    number: int
+    state: SegmentState
+    size_bytes: int
+
+    @property
+    def path(self) -> str:
+        """Below the data directory."""
+        return f"{WAL}/{segment_name(self.number, self.state)}"
 
 
 _SNAPSHOT_NAME = re.compile(r"([0-9]{20,})-([0-9]+)\.snapshot")

@@ -30,6 +30,7 @@ from raftkv.storage.layout import (
     SNAPSHOTS,
     TEMPORARY_SUFFIX,
     WAL,
+    SegmentFile,
     SegmentState,
     parse_segment_name,
     parse_snapshot_name,
@@ -148,29 +149,16 @@ def _list(path: str) -> DiskTask[list[tuple[str, int]]]:
     return names
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """A segment file, as the directory lists it."""
-
-    number: int
-    state: SegmentState
-    size_bytes: int
-
-    @property
-    def path(self) -> str:
-        return f"{WAL}/{segment_name(self.number, self.state)}"
-
-
-def _order_segments(names: list[tuple[str, int]]) -> list[_Segment]:
+def _order_segments(names: list[tuple[str, int]]) -> list[SegmentFile]:
     """The segments by number, without gaps, all sealed but the last (step 4)."""
-    segments: dict[int, _Segment] = {}
+    segments: dict[int, SegmentFile] = {}
     for name, size_bytes in names:
         if name.endswith(TEMPORARY_SUFFIX):
             continue
         parsed = parse_segment_name(name)
         if parsed is None or size_bytes < 0:
             raise UnexpectedFileError(f"{WAL}/{name}")
-        segment = _Segment(*parsed, size_bytes)
+        segment = SegmentFile(*parsed, size_bytes)
         if segment.number in segments:
             raise CorruptionError(segment.path, "the segment exists twice, sealed and active")
         segments[segment.number] = segment
@@ -234,7 +222,7 @@ class _Replay:
         self._path = ""
         self._identity = identity
 
-    def read(self, segment: _Segment, content: bytes) -> None:
+    def read(self, segment: SegmentFile, content: bytes) -> None:
         """Verify and apply the frames of a segment, up to the first place without one."""
         frame = decode_frame(content, 0)
         if frame is None:
@@ -257,7 +245,7 @@ class _Replay:
             frame = decode_frame(content, self.end)
         self._number = segment.number
 
-    def _apply(self, segment: _Segment, frame: Frame) -> None:
+    def _apply(self, segment: SegmentFile, frame: Frame) -> None:
         def damage(reason: str) -> CorruptionError:
             return CorruptionError(
                 segment.path, reason, offset=frame.offset, sequence=frame.sequence
@@ -287,7 +275,7 @@ class _Replay:
             self.bytes_since_snapshot = 0
         self._frame_count += 1
 
-    def _start(self, segment: _Segment, start: SegmentStart) -> str | None:
+    def _start(self, segment: SegmentFile, start: SegmentStart) -> str | None:
         """Go on in this segment; why it is not the one that belongs here, or None."""
         if start.number != segment.number:
             return f"by its content this is segment {start.number}: files were swapped or copied"
@@ -352,7 +340,7 @@ class _Replay:
         tail.snapshot = ref
         return self._append(record.hard_state, record.entries)
 
-    def finish(self, segments: Sequence[_Segment], content: bytes) -> None:
+    def finish(self, segments: Sequence[SegmentFile], content: bytes) -> None:
         """Judge the end of the log (steps 6 and 7); ``content`` is the last segment's."""
         if not segments:
             if self._identity.cluster_id is not None:
@@ -395,7 +383,7 @@ def _remove(directory: str, names: list[str]) -> DiskTask[None]:
 
 
 def _make_durable(
-    segments: Sequence[_Segment], replay: _Replay, content: bytes
+    segments: Sequence[SegmentFile], replay: _Replay, content: bytes
 ) -> DiskTask[ActiveSegment]:
     """Write the last segment's valid frames anew, and finish an interrupted roll (step 10)."""
     last = segments[-1]
