@@ -117,21 +117,25 @@ class TxnDone(msgspec.Struct, frozen=True, array_like=True, tag=11):
     results: tuple[OpOutcome, ...]
 
 
+#: Why an operation of a transaction cannot be done, and with it nothing of it.
+TxnReason = (
+    TooLarge
+    | NotACounter
+    | CounterOverflow
+    | TooManyKeys
+    | LeaseNotFound
+    | LeaseFull
+    | ConditionFailed  # of the operation's own condition
+)
+
+
 class TxnFailed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=12):
     """Nothing changed: the operation ``op`` (from 0) of the chosen branch could not be done."""
 
     revision: int
     succeeded: bool
     op: int
-    reason: (
-        TooLarge
-        | NotACounter
-        | CounterOverflow
-        | TooManyKeys
-        | LeaseNotFound
-        | LeaseFull
-        | ConditionFailed  # of the operation's own condition
-    )
+    reason: TxnReason
 
 
 class LeaseGranted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=15):

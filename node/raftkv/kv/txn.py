@@ -22,29 +22,17 @@ from raftkv.kv.commands import (
 from raftkv.kv.keys import KeyOutcome, delete_range, do_key_command
 from raftkv.kv.outcomes import (
     ConditionFailed,
-    CounterOverflow,
     Got,
-    LeaseFull,
-    LeaseNotFound,
-    NotACounter,
     OpOutcome,
     TooLarge,
     TooManyKeys,
     TxnDone,
     TxnFailed,
+    TxnReason,
 )
 from raftkv.kv.slice import Slice
 
 Comparable = TypeVar("Comparable", bytes, int)
-_Reason = (
-    TooLarge
-    | NotACounter
-    | CounterOverflow
-    | TooManyKeys
-    | LeaseNotFound
-    | LeaseFull
-    | ConditionFailed
-)
 
 
 def transact(slice_: Slice, txn: Txn) -> TxnDone | TxnFailed:
@@ -86,7 +74,7 @@ def _do(slice_: Slice, op: TxnOp, keys_max: int) -> KeyOutcome | Got | TooManyKe
             return do_key_command(slice_, op)
 
 
-def _as_it_is(slice_: Slice, op: TxnOp, reason: _Reason) -> _Reason:
+def _as_it_is(slice_: Slice, op: TxnOp, reason: TxnReason) -> TxnReason:
     """``reason`` with revisions that there are: those of the transaction others will get."""
     reason = replace(reason, revision=slice_.revision)
     if isinstance(reason, ConditionFailed):
