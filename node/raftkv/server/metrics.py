@@ -46,145 +46,107 @@ class Metrics:
         # A second series for each metric, which nobody graphs.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, buckets=buckets, registry=registry)
+
         ProcessCollector(registry=registry)
-        build_info = Gauge(
-            "raftkv_build_info", "Always 1; the label tells", ["version"], registry=registry
-        )
-        build_info.labels(version).set(1)
+        gauge("raftkv_build_info", "Always 1; the label tells", "version").labels(version).set(1)
 
         #: Filled by the driver and the shell.
-        self.leader_changes = Counter(
-            "raftkv_leader_changes_total", "Times this node saw another leader", registry=registry
+        self.leader_changes = counter(
+            "raftkv_leader_changes_total", "Times this node saw another leader"
         )
-        self.wal_fsync_seconds = Histogram(
+        self.wal_fsync_seconds = histogram(
             "raftkv_wal_fsync_seconds",
             "Time to write a batch to the log and make it durable",
-            buckets=_DISK_SECONDS,
-            registry=registry,
+            _DISK_SECONDS,
         )
-        self.wal_queue_seconds = Histogram(
+        self.wal_queue_seconds = histogram(
             "raftkv_wal_queue_seconds",
             "Time an entry of the log waited for the disk until its write began",
-            buckets=_DISK_SECONDS,
-            registry=registry,
+            _DISK_SECONDS,
         )
-        self.commit_seconds = Histogram(
+        self.commit_seconds = histogram(
             "raftkv_commit_seconds",
             "Time from the proposal of an entry to its commit (leader only)",
-            buckets=_DISK_SECONDS,
-            registry=registry,
+            _DISK_SECONDS,
         )
-        self.apply_seconds = Histogram(
-            "raftkv_apply_seconds",
-            "Time of one slice of applying committed entries",
-            buckets=_DISK_SECONDS,
-            registry=registry,
+        self.apply_seconds = histogram(
+            "raftkv_apply_seconds", "Time of one slice of applying committed entries", _DISK_SECONDS
         )
-        self.event_loop_lag_seconds = Histogram(
-            "raftkv_event_loop_lag_seconds",
-            "How late the event loop ran a timer",
-            buckets=_LOOP_SECONDS,
-            registry=registry,
+        self.event_loop_lag_seconds = histogram(
+            "raftkv_event_loop_lag_seconds", "How late the event loop ran a timer", _LOOP_SECONDS
         )
-
-        self.gc_pause_seconds = Histogram(
-            "raftkv_gc_pause_seconds",
-            "Time of one run of the garbage collector",
-            buckets=_LOOP_SECONDS,
-            registry=registry,
+        self.gc_pause_seconds = histogram(
+            "raftkv_gc_pause_seconds", "Time of one run of the garbage collector", _LOOP_SECONDS
         )
-        self._peers_refused = Counter(
-            "raftkv_peer_connections_refused_total",
-            "Peer connections cut, by reason",
-            ["reason"],
-            registry=registry,
+        self._peers_refused = counter(
+            "raftkv_peer_connections_refused_total", "Peer connections cut, by reason", "reason"
         )
-        self._tls_handshakes_failed = Counter(
+        self._tls_handshakes_failed = counter(
             "raftkv_tls_handshakes_failed_total",
             "Connections to the listeners of clients and administrators without TLS, or with a"
             " certificate that is not accepted",
-            registry=registry,
         )
-        self._reloads = Counter(
-            "raftkv_reloads_total",
-            "Times that changed files were taken into use",
-            ["files"],
-            registry=registry,
+        self._reloads = counter(
+            "raftkv_reloads_total", "Times that changed files were taken into use", "files"
         )
-        self._reload_failing = Gauge(
-            "raftkv_reload_failing",
-            "Whether files changed, are broken and are not used",
-            ["files"],
-            registry=registry,
+        self._reload_failing = gauge(
+            "raftkv_reload_failing", "Whether files changed, are broken and are not used", "files"
         )
         self._leader: NodeId | None = None
 
         #: Filled by the HTTP handlers.
-        self.proposals_committed = Counter(
-            "raftkv_proposals_committed_total",
-            "Writes received here and applied",
-            registry=registry,
+        self.proposals_committed = counter(
+            "raftkv_proposals_committed_total", "Writes received here and applied"
         )
-        self.proposals_failed = Counter(
-            "raftkv_proposals_failed_total",
-            "Writes received here that failed or are unknown",
-            registry=registry,
+        self.proposals_failed = counter(
+            "raftkv_proposals_failed_total", "Writes received here that failed or are unknown"
         )
-        self.watch_lag_seconds = Histogram(
+        self.watch_lag_seconds = histogram(
             "raftkv_watch_lag_seconds",
             "Time from a change in the store until all live watches were told",
-            buckets=_REQUEST_SECONDS,
-            registry=registry,
+            _REQUEST_SECONDS,
         )
-        self.watches_cut = Counter(
-            "raftkv_watches_cut_total",
-            "Watches ended because their client read too slowly",
-            registry=registry,
+        self.watches_cut = counter(
+            "raftkv_watches_cut_total", "Watches ended because their client read too slowly"
         )
-        self._watchers = Gauge(
-            "raftkv_watchers", "Watches and long polls that are served", registry=registry
-        )
+        self._watchers = gauge("raftkv_watchers", "Watches and long polls that are served")
         requests = RequestMetrics()
         registry.register(requests)
         #: Count an answered request: its row of the route table, method, status, seconds.
         self.observe_request = requests.observe
 
-        self._idempotency_hits = Counter(
+        self._idempotency_hits = counter(
             "raftkv_idempotency_hits_total",
             "Answers of this node that told an earlier outcome again",
-            registry=registry,
         )
         self._hits_told = 0  # of what the node counted
 
-        self._gauges = {
-            name: Gauge(f"raftkv_{name}", help_text, registry=registry)
-            for name, help_text in _GAUGES.items()
-        }
-        self._roles = _children(
-            Gauge("raftkv_role", "1 for the role of this node", ["role"], registry=registry), _ROLES
-        )
+        #: Filled at scrape time.
+        self._gauges = [
+            (gauge(f"raftkv_{name}", text), value) for name, (text, value) in _GAUGES.items()
+        ]
+        self._roles = _children(gauge("raftkv_role", "1 for the role of this node", "role"), _ROLES)
         self._states = _children(
-            Gauge("raftkv_state", "1 for the state of this node", ["state"], registry=registry),
+            gauge("raftkv_state", "1 for the state of this node", "state"),
             tuple(str(state) for state in State),
         )
-        self._peer_rtt_seconds = Gauge(
-            "raftkv_peer_rtt_seconds",
-            "Round trip to a peer (leader only)",
-            ["peer"],
-            registry=registry,
+        self._peer_rtt_seconds = gauge(
+            "raftkv_peer_rtt_seconds", "Round trip to a peer (leader only)", "peer"
         )
-        self._peer_lag_entries = Gauge(
-            "raftkv_peer_lag_entries",
-            "Entries a peer is behind (leader only)",
-            ["peer"],
-            registry=registry,
+        self._peer_lag_entries = gauge(
+            "raftkv_peer_lag_entries", "Entries a peer is behind (leader only)", "peer"
         )
-
-        self._peer_last_contact_seconds = Gauge(
-            "raftkv_peer_last_contact_seconds",
-            "Since a peer answered last (leader only)",
-            ["peer"],
-            registry=registry,
+        self._peer_last_contact_seconds = gauge(
+            "raftkv_peer_last_contact_seconds", "Since a peer answered last (leader only)", "peer"
         )
 
     def watch_frames_dropped(self, sources: Mapping[str, Callable[[], int]]) -> None:
@@ -216,38 +178,8 @@ class Metrics:
 
     def render(self, status: Status, cluster: ClusterStatus) -> bytes:
         """The text of a scrape, with the gauges as ``status`` and ``cluster`` say."""
-        has_leader = status.leader is not None
-        for name, value in (
-            ("has_leader", has_leader),
-            ("is_leader", has_leader and status.leader == status.member_id),
-            ("is_learner", status.role == "learner"),
-            ("term", status.term),
-            ("commit_index", status.commit_index),
-            ("applied_index", status.applied_index),
-            ("last_log_index", status.last_log_index),
-            ("proposals_pending", status.pending_requests),
-            ("db_bytes", status.db_bytes),
-            ("keys", status.keys),
-            ("revision", status.revision),
-            ("compacted_revision", status.compacted_revision),
-            ("leases", status.leases),
-            ("locks", status.locks),
-            ("idempotency_records", status.idempotency_records),
-            ("logical_bytes", status.logical_bytes),
-            ("quota_bytes", status.quota_bytes),
-            ("hash_mismatch", status.hash_mismatches),
-            ("first_log_index", status.first_log_index),
-            ("durable_index", status.durable_index),
-            ("idempotency_bytes", status.idempotency_bytes),
-            ("voters", len(cluster.voters)),
-            ("learners", len(cluster.learners)),
-            ("is_joint", bool(cluster.voters_outgoing)),
-            ("fault_tolerance", _or_nan(cluster.fault_tolerance)),
-            ("snapshot_failing", bool(status.snapshot_error)),
-            ("snapshot_age_seconds", _or_nan(status.snapshot_age_seconds)),
-            ("snapshot_duration_seconds", _or_nan(status.snapshot_duration_seconds)),
-        ):
-            self._gauges[name].set(value)
+        for each, value in self._gauges:
+            each.set(value(status, cluster))
         for role, gauge in self._roles.items():
             gauge.set(role == status.role)
         for state, gauge in self._states.items():
@@ -295,33 +227,64 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-_GAUGES: Final = {
-    "has_leader": "Whether this node knows a leader",
-    "is_leader": "Whether this node leads",
-    "is_learner": "Whether this node is a learner",
-    "term": "Current term",
-    "commit_index": "Highest index known to be committed",
-    "applied_index": "Highest index applied to the store",
-    "last_log_index": "Last index of the log",
-    "first_log_index": "First index of the log in memory",
-    "durable_index": "Highest index on this node's disk",
-    "voters": "Voters of the configuration this node knows",
-    "learners": "Learners of the configuration this node knows",
-    "is_joint": "Whether the configuration is joint: a change of members is half done",
-    "fault_tolerance": "Voters that may still be lost (leader only; else NaN)",
-    "proposals_pending": "Requests waiting for the node's answer",
-    "db_bytes": "Size of the store",
-    "keys": "Keys in the store",
-    "revision": "Revision of the store",
-    "compacted_revision": "Oldest revision that can be read; 0: all can",
-    "leases": "Leases, with those of locks and of single keys",
-    "locks": "Locks that are held",
-    "idempotency_records": "Outcomes kept for requests with an idempotency key",
-    "idempotency_bytes": "Size of these outcomes",
-    "logical_bytes": "What the store holds, as the quota counts it",
-    "quota_bytes": "Beyond it only writes that make room are taken",
-    "hash_mismatch": "Differences found between this node's state and a peer's",
-    "snapshot_failing": "Whether the last attempt to make a snapshot failed",
-    "snapshot_age_seconds": "Since this process made or received its newest snapshot; else NaN",
-    "snapshot_duration_seconds": "Time to make the last snapshot; NaN before the first",
+# By name: the help text, and what a scrape shows of (s)tatus and (c)luster.
+_GAUGES: Final[Mapping[str, tuple[str, Callable[[Status, ClusterStatus], float]]]] = {
+    "has_leader": ("Whether this node knows a leader", lambda s, _: s.leader is not None),
+    "is_leader": (
+        "Whether this node leads",
+        lambda s, _: s.leader is not None and s.leader == s.member_id,
+    ),
+    "is_learner": ("Whether this node is a learner", lambda s, _: s.role == "learner"),
+    "term": ("Current term", lambda s, _: s.term),
+    "commit_index": ("Highest index known to be committed", lambda s, _: s.commit_index),
+    "applied_index": ("Highest index applied to the store", lambda s, _: s.applied_index),
+    "last_log_index": ("Last index of the log", lambda s, _: s.last_log_index),
+    "first_log_index": ("First index of the log in memory", lambda s, _: s.first_log_index),
+    "durable_index": ("Highest index on this node's disk", lambda s, _: s.durable_index),
+    "voters": ("Voters of the configuration this node knows", lambda _, c: len(c.voters)),
+    "learners": ("Learners of the configuration this node knows", lambda _, c: len(c.learners)),
+    "is_joint": (
+        "Whether the configuration is joint: a change of members is half done",
+        lambda _, c: bool(c.voters_outgoing),
+    ),
+    "fault_tolerance": (
+        "Voters that may still be lost (leader only; else NaN)",
+        lambda _, c: _or_nan(c.fault_tolerance),
+    ),
+    "proposals_pending": (
+        "Requests waiting for the node's answer",
+        lambda s, _: s.pending_requests,
+    ),
+    "db_bytes": ("Size of the store", lambda s, _: s.db_bytes),
+    "keys": ("Keys in the store", lambda s, _: s.keys),
+    "revision": ("Revision of the store", lambda s, _: s.revision),
+    "compacted_revision": (
+        "Oldest revision that can be read; 0: all can",
+        lambda s, _: s.compacted_revision,
+    ),
+    "leases": ("Leases, with those of locks and of single keys", lambda s, _: s.leases),
+    "locks": ("Locks that are held", lambda s, _: s.locks),
+    "idempotency_records": (
+        "Outcomes kept for requests with an idempotency key",
+        lambda s, _: s.idempotency_records,
+    ),
+    "idempotency_bytes": ("Size of these outcomes", lambda s, _: s.idempotency_bytes),
+    "logical_bytes": ("What the store holds, as the quota counts it", lambda s, _: s.logical_bytes),
+    "quota_bytes": ("Beyond it only writes that make room are taken", lambda s, _: s.quota_bytes),
+    "hash_mismatch": (
+        "Differences found between this node's state and a peer's",
+        lambda s, _: s.hash_mismatches,
+    ),
+    "snapshot_failing": (
+        "Whether the last attempt to make a snapshot failed",
+        lambda s, _: bool(s.snapshot_error),
+    ),
+    "snapshot_age_seconds": (
+        "Since this process made or received its newest snapshot; else NaN",
+        lambda s, _: _or_nan(s.snapshot_age_seconds),
+    ),
+    "snapshot_duration_seconds": (
+        "Time to make the last snapshot; NaN before the first",
+        lambda s, _: _or_nan(s.snapshot_duration_seconds),
+    ),
 }
