@@ -14,9 +14,9 @@ no longer be trusted: the driver stops for good, and the process ends.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from raftkv.kv.outcomes import Outcome
 from raftkv.node.events import (
@@ -37,7 +37,6 @@ from raftkv.node.events import (
     Diverged,
     Drained,
     DrainRequest,
-    Effect,
     Event,
     Found,
     LockRequest,
@@ -58,10 +57,11 @@ from raftkv.node.events import (
     WriteRequest,
 )
 from raftkv.node.messages import ConfigChanged, Failure, FailureCode, RequestId, Transferred
-from raftkv.node.status import ClusterStatus, Positions, Status
+from raftkv.node.status import ClusterStatus, Status
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, NodeId
 from raftkv.server.disk_thread import BlockingDisk, DiskThreads
+from raftkv.server.driven import DrivenNode, DriverMetrics
 from raftkv.server.driver_api import Done, HowToRead
 from raftkv.server.log_times import LogTimes
 from raftkv.server.transport import PeerTransport
@@ -76,89 +76,6 @@ STUCK_SECONDS: Final = 30.0
 BULK_STUCK_SECONDS: Final = 900.0
 # How long the end of the process waits for the disk; with a drain before, less than Kubernetes'.
 DISK_SECONDS_MAX: Final = 5.0
-
-
-class IdentityView(Protocol):
-    """`raftkv.storage.identity.Identity`, as far as the driver needs it."""
-
-    @property
-    def member_id(self) -> NodeId:
-        """Random, never 0."""
-        ...
-
-    @property
-    def cluster_id(self) -> str | None:
-        """None: belongs to no cluster."""
-        ...
-
-
-class DrivenNode(Protocol):
-    """`raftkv.node.node.Node`, as far as the driver needs it."""
-
-    @property
-    def identity(self) -> IdentityView | None:
-        """None until recovery is done."""
-        ...
-
-    def start(self, now: float) -> list[Effect]:
-        """Begin recovery."""
-        ...
-
-    def handle(self, events: Sequence[Event], now: float) -> list[Effect]:
-        """Take all inputs of one turn."""
-        ...
-
-    def status(self, now: float) -> Status:
-        """This node's own state."""
-        ...
-
-    def cluster(self) -> ClusterStatus:
-        """The configuration and its members."""
-        ...
-
-    def positions(self) -> Positions | None:
-        """How far the log is; None before recovery."""
-        ...
-
-    def close(self) -> None:
-        """Close the state machine cleanly."""
-        ...
-
-
-class Observer(Protocol):
-    """A histogram."""
-
-    def observe(self, amount: float) -> None:
-        """Add a value."""
-        ...
-
-
-class DriverMetrics(Protocol):
-    """`raftkv.server.metrics.Metrics`, as far as the driver fills it."""
-
-    @property
-    def wal_fsync_seconds(self) -> Observer:
-        """Time to make a batch durable."""
-        ...
-
-    @property
-    def wal_queue_seconds(self) -> Observer:
-        """How long entries waited for their write to begin."""
-        ...
-
-    @property
-    def commit_seconds(self) -> Observer:
-        """Time from an entry's proposal to its commit."""
-        ...
-
-    @property
-    def event_loop_lag_seconds(self) -> Observer:
-        """How late a timer ran."""
-        ...
-
-    def count_peer_refused(self, reason: str) -> None:
-        """A peer connection was cut for this reason."""
-        ...
 
 
 class Driver:
