@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 TESTING = ROOT / "docs" / "testing.md"
 HTTP_API = ROOT / "docs" / "http-api.md"
+CLI = ROOT / "docs" / "cli.md"
 PAGES = (
     ROOT / "README.md",
     ARCHITECTURE,
@@ -25,9 +26,18 @@ PAGES = (
 # The map says once where the packages are; its tables leave that out.
 PACKAGES = (ROOT, ROOT / "node" / "raftkv", ROOT / "operator" / "raftkv_operator")
 
+# Of curl, helm, kubectl and etcdctl, of the operator, and of what `make` starts.
+FOREIGN_FLAGS = {
+    *("--path-as-is", "--set", "--replicas", "--rev", "--consistency", "--lease-namespace"),
+    *("--only", "--length"),
+}
+
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"[\w.*-]+(/[\w.*-]+)*(/|\.(py|md|txt|yaml|toml))|[\w.*-]+(/[\w.*-]+)+")
+_FLAG = re.compile(r"--[a-z][a-z-]*[a-z]")
+# In code, or as a line of an example.
+_COMMAND = re.compile(r"(?:`|^ {4,}(?:\$ )?)(?:\.venv/bin/)?(raftkv(?: [^`\n]*)?)", re.MULTILINE)
 _MAKE = re.compile(r"(?:`|^ {4,})make ([a-z0-9-]+)", re.MULTILINE)
 _TARGET = re.compile(r"^([a-z0-9-]+):", re.MULTILINE)
 _TEST_ENTRY = re.compile(r"`(tests/[\w./*-]+?)(?:::([\w*]+))?`")
@@ -101,6 +111,45 @@ def test_every_page_has_its_place_on_the_site() -> None:
     pages = {str(page.relative_to(ROOT).with_suffix("")) for page in PAGES}
     assert pages - placed == {page for page in pages if page.startswith("docs/adr/0")}
     assert placed <= pages
+
+
+def options_by_command() -> dict[str, set[str]]:
+    """What each command takes, a group what its commands do; by docs/cli.md, which is generated."""
+    text = CLI.read_text()
+    of_every = set(_FLAG.findall(text.partition("## Options of every client command")[2]))
+    options: dict[str, set[str]] = {}
+    for section in text.split("\n### ")[1:]:
+        name = section.partition("\n")[0]
+        for group in (name, name.rpartition(" ")[0]):
+            options.setdefault(group, set()).update(of_every, _FLAG.findall(section))
+    return options
+
+
+# Of the others one is made from the commands, and one shows a file that begins with "raftkv".
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name not in {"cli.md", "file-formats.md"}],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_every_command_that_a_page_shows_exists_and_takes_its_options(page: Path) -> None:
+    options = options_by_command()
+    assert len(options) > 30
+    wrong = []
+    for shown in _COMMAND.findall(page.read_text().replace("\\\n", " ")):
+        words = shown.partition("#")[0].partition(" -- ")[0].split()
+        names = [" ".join(words[:length]) for length in (3, 2) if length <= len(words)]
+        known = [name for name in names if name in options]
+        if len(words) > 1 and not words[1].startswith("-"):
+            flags = {flag for word in words for flag in _FLAG.findall(word)}
+            wrong += [shown] if not known or not flags <= options[known[0]] else []
+    assert wrong == []
+
+
+@by_page
+def test_every_flag_that_a_page_names_exists(page: Path) -> None:
+    known = set(_FLAG.findall(CLI.read_text())) | FOREIGN_FLAGS
+    named = re.findall(r"`(--[a-z][a-z-]*)", page.read_text())
+    assert [flag for flag in named if flag not in known and not flag.endswith("-")] == []
 
 
 def test_every_route_is_documented() -> None:
