@@ -46,6 +46,25 @@ def test_leadership_does_not_go_to_who_is_silent() -> None:
     assert _chosen(FakeRaft(n2=99, n3=99)) == 2
 
 
+def test_nobody_is_asked_twice_in_a_while() -> None:
+    """Who drains too does not take it, and each try stops the writes for a moment."""
+    raft, hand_over, asked = FakeRaft(), HandOver(), list[int | None]()
+    hand_over.drain((), draining=True)
+    for now in range(6):
+        raft.transferee = None  # it was given up
+        hand_over.run(raft, float(now), ELECTION_TICKS)  # type: ignore[arg-type]
+        asked.append(raft.transferee)
+    assert asked == [2, 3, None, 2, 3, None]
+
+
+def test_who_drains_takes_no_leadership() -> None:
+    hand_over, takes = HandOver(), list[bool]()
+    for draining in (False, True, False):
+        hand_over.drain((), draining=draining)
+        takes.append(hand_over.takes_leadership)
+    assert takes == [True, False, True]
+
+
 def test_a_round_trip_is_measured_within_one_term() -> None:
     trips = RoundTrips()
     trips.sent(Heartbeat(1, 2, 5, 1, 0, round=0), now=0.0)  # never answered

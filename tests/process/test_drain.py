@@ -144,8 +144,8 @@ async def test_nodes_that_all_drain_do_not_throw_leadership_at_each_other(tmp_pa
                     terms.append((await response.json())["term"])
         for node in cluster.nodes:
             assert await cluster.wait_exit(node, 10) == 0
-        # Each of the three may pass it on in the first moment and once a second after that.
-        assert terms[-1] - terms[0] <= 6
+        # Who was told a moment later may have taken it before.
+        assert terms[-1] - terms[0] <= 2
 
 
 async def test_two_signals_end_a_node_soon_and_in_order(tmp_path: Path) -> None:

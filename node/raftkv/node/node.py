@@ -90,10 +90,12 @@ from raftkv.raft import (
     Append,
     Entry,
     EntryType,
+    Message,
     NodeId,
     RawNode,
     Ready,
     Role,
+    TimeoutNow,
     Write,
 )
 from raftkv.storage.disk import DiskError
@@ -362,10 +364,15 @@ class Node:
             elif isinstance(message, SnapshotAck):
                 self.snapshots.on_ack(core, frame.sender, message)
             elif message.sender == frame.sender:
-                self.round_trips.received(message, self._now)
-                core.raft.step(message)
+                self._step(core, message)
             else:
                 self.frames_dropped += 1
+
+    def _step(self, core: Core, message: Message) -> None:
+        if isinstance(message, TimeoutNow) and not self.hand_over.takes_leadership:
+            return  # the sender asks another one, or stays
+        self.round_trips.received(message, self._now)
+        core.raft.step(message)
 
     def _on_peer_up(self, event: PeerUp) -> None:
         self.requests.on_peer_up(event)
