@@ -1,24 +1,17 @@
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
-import uvloop
 
+from tests.server.event_loops import LoopFactory, loops_for
 from tests.server.http import harness
 from tests.server.http.harness import Served, serving
 
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """On uvloop, as a node runs; modules that say ``BOTH_LOOPS = True`` also on asyncio's loop.
-
-    Those are about sockets, where the loops differ; what a call means does not depend on them.
-    """
-    module = item.getparent(pytest.Module)
-    if module is not None and getattr(module.obj, "BOTH_LOOPS", False):
-        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    return {"uvloop": uvloop.new_event_loop}
+) -> Mapping[str, LoopFactory]:
+    """As a node runs, since what a call means does not depend on the loop."""
+    return loops_for(item, "uvloop")
 
 
 @pytest.fixture(params=["fast", "aiohttp"])
