@@ -1,6 +1,6 @@
 """The commands that decide what becomes of messages, and those that crash nodes."""
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
@@ -17,41 +17,18 @@ from raftkv.demo.command import (
     parse_terms,
     parse_value,
 )
-from raftkv.raft import (
-    Append,
-    AppendResp,
-    Heartbeat,
-    HeartbeatResp,
-    Input,
-    Message,
-    PreVote,
-    PreVoteResp,
-    ReadIndex,
-    ReadIndexResp,
-    TimeoutNow,
-    Vote,
-    VoteResp,
-)
+from raftkv.raft import Append, Input, Message
 from raftkv.raft.describe import describe_id, describe_message
 
 _NETWORK: Final = "Network"
 _FAULTS: Final = "Crashes"
 _FORGING: Final = "Made-up messages"
 _IN_FLIGHT_MAX: Final = 10_000
+# All but Append, which has commands of its own.
 _KINDS: Final[dict[str, type[Message]]] = {
     kind.__name__: kind
-    for kind in (
-        AppendResp,
-        Heartbeat,
-        HeartbeatResp,
-        PreVote,
-        PreVoteResp,
-        ReadIndex,
-        ReadIndexResp,
-        TimeoutNow,
-        Vote,
-        VoteResp,
-    )
+    for kind in sorted(get_args(Message), key=lambda kind: kind.__name__)
+    if kind is not Append
 }
 
 
