@@ -1,6 +1,7 @@
 """What the flags of a node mean together, and which contradictions are refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,9 +121,26 @@ def test_limits_reach_the_node() -> None:
     )  # fmt: skip
     assert made.http_settings().watchers_max == 7
     plain = settings().node_settings("1")
-    assert (plain.history_keep_ms, plain.quota_bytes, plain.snapshot_bytes_min) == (
-        600_000, 2 << 30, 64 << 20,
-    )  # fmt: skip
+    assert (plain.history_keep_ms, plain.snapshot_bytes_min) == (600_000, 64 << 20)
+
+
+def test_quota_is_what_the_volume_bears(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    volume = SimpleNamespace(f_blocks=1 << 18, f_frsize=4096)  # 1 GiB
+    asked = []
+
+    def statvfs(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return volume
+
+    monkeypatch.setattr("os.statvfs", statvfs)
+    made = resolve(Flags(data=tmp_path / "not" / "there"), "host-a")
+    assert made.node_settings("1").quota_bytes == (1 << 28) - (50 << 20)
+    assert asked == [tmp_path], "of the directory in which the data will be"
+    volume.f_blocks <<= 4
+    assert made.node_settings("1").quota_bytes == 2 << 30, "the default"
+    volume.f_blocks = 1
+    assert made.node_settings("1").quota_bytes == 1 << 20, "the least that the flag takes"
+    assert settings(quota_bytes=4 << 30).node_settings("1").quota_bytes == 4 << 30, "as told"
 
 
 def test_named_peers_say_where_this_node_is_found() -> None:

@@ -28,7 +28,6 @@ from raftkv.server.settings import (
     ELECTION_MS_DEFAULT,
     HEARTBEAT_MS_DEFAULT,
     HISTORY_KEEP_DEFAULT,
-    QUOTA_BYTES_DEFAULT,
     SNAPSHOT_BYTES_MIN_DEFAULT,
     VALUE_BYTES_MAX_DEFAULT,
     WATCHERS_MAX_DEFAULT,
@@ -200,9 +199,8 @@ def _effective(
 @_flag(
     "--quota-bytes",
     type=int,
-    default=QUOTA_BYTES_DEFAULT,
-    show_default=True,
-    help="Size of the store beyond which only what makes room is accepted.",
+    help="Size of the store beyond which only what makes room is accepted.  [default: 2 GiB, or a "
+    "quarter of the volume less 50 MiB if that is smaller]",
 )
 @_flag(
     "--history-keep",

@@ -15,6 +15,7 @@ from raftkv.server.addresses import Address, parse_address
 from raftkv.server.http.settings import HttpSettings
 from raftkv.server.peer_list import PeerList, is_named, parse_bare, parse_named
 from raftkv.server.tls import TlsFiles
+from raftkv.server.volume import QUOTA_BYTES_MIN, default_quota_bytes
 
 HEARTBEAT_MS_DEFAULT: Final = 80
 ELECTION_MS_DEFAULT: Final = 300
@@ -25,8 +26,6 @@ VALUE_BYTES_MAX_DEFAULT: Final = 1 << 20
 # A value travels inside one log entry and one peer frame.
 VALUE_BYTES_MAX_MAX: Final = 16 << 20
 
-QUOTA_BYTES_DEFAULT: Final = 2 << 30
-QUOTA_BYTES_MIN: Final = 1 << 20
 # The store's map is 64 GiB, and what makes room needs room.
 QUOTA_BYTES_MAX: Final = 32 << 30
 HISTORY_KEEP_DEFAULT: Final = "10m"
@@ -71,7 +70,7 @@ class Flags:
     drain_seconds: float = DRAIN_SECONDS_DEFAULT
     max_value_bytes: int = VALUE_BYTES_MAX_DEFAULT
     max_watchers: int = WATCHERS_MAX_DEFAULT
-    quota_bytes: int = QUOTA_BYTES_DEFAULT
+    quota_bytes: int | None = None
     history_keep: str = HISTORY_KEEP_DEFAULT
     snapshot_min_bytes: int = SNAPSHOT_BYTES_MIN_DEFAULT
     tls_cert: Path | None = None
@@ -112,7 +111,7 @@ class ServerSettings:
     drain_seconds: float
     value_bytes_max: int
     watchers_max: int
-    quota_bytes: int
+    quota_bytes: int | None  # None: what the volume under ``data`` bears
     history_keep_ms: int
     snapshot_bytes_min: int
     log_format: str  # "text" or "json"
@@ -149,7 +148,7 @@ class ServerSettings:
         }
 
     def node_settings(self, version: str) -> NodeSettings:
-        """The node class's share."""
+        """The node class's share. Looks at the volume under ``data``; raises OSError."""
         tick_ms = self.heartbeat_ms / _TICKS_PER_HEARTBEAT
         election_ticks = round(self.election_ms / tick_ms)
         return NodeSettings(
@@ -161,7 +160,9 @@ class ServerSettings:
             heartbeat_ticks=_TICKS_PER_HEARTBEAT,
             election_ticks=election_ticks,
             election_jitter_ticks=int(election_ticks * _ELECTION_JITTER),
-            quota_bytes=self.quota_bytes,
+            quota_bytes=(
+                default_quota_bytes(self.data) if self.quota_bytes is None else self.quota_bytes
+            ),
             history_keep_ms=self.history_keep_ms,
             snapshot_bytes_min=self.snapshot_bytes_min,
         )
@@ -258,7 +259,12 @@ def _check_numbers(flags: Flags) -> None:
     for flag, number, least, most in (
         ("--max-value-bytes", flags.max_value_bytes, 1, VALUE_BYTES_MAX_MAX),
         ("--max-watchers", flags.max_watchers, 0, WATCHERS_MAX_MAX),
-        ("--quota-bytes", flags.quota_bytes, QUOTA_BYTES_MIN, QUOTA_BYTES_MAX),
+        (
+            "--quota-bytes",
+            QUOTA_BYTES_MIN if flags.quota_bytes is None else flags.quota_bytes,
+            QUOTA_BYTES_MIN,
+            QUOTA_BYTES_MAX,
+        ),
         ("--snapshot-min-bytes", flags.snapshot_min_bytes, 1, SNAPSHOT_BYTES_MIN_MAX),
     ):
         if not least <= number <= most:
