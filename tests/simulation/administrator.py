@@ -59,7 +59,7 @@ class Administrator:
         if conf is None:
             self._pause()
             return
-        asked = self._random.choice(alive)
+        asked = self._whom_to_ask(alive, conf)
         if self._lost(conf) and (self.is_stopping or self._random.random() < 0.7):
             self._change(asked, self._repair(conf))
         elif self.repairs_only or self.is_stopping:
@@ -68,6 +68,12 @@ class Administrator:
             self._transfer(asked, conf)
         else:
             self._change(asked, self._random.choice(self._changes(conf)))
+
+    def _whom_to_ask(self, alive: list[Machine], conf: ConfState) -> Machine:
+        """A member, but now and then a machine that belongs to no cluster."""
+        members = [machine for machine in alive if machine.member_id in conf.ids]
+        is_choosy = self._random.random() < 0.9
+        return self._random.choice(members if members and is_choosy else alive)
 
     def _lost(self, conf: ConfState) -> list[NodeId]:
         """Members whose disk is no more: no machine will come back as one of them."""
@@ -92,14 +98,17 @@ class Administrator:
         return machine.member_id not in (*conf.ids, *conf.removed)
 
     def _conf(self, alive: list[Machine]) -> ConfState | None:
-        """What some node says the configuration is; a person would look at the leader's."""
+        """What the node with the newest log says the configuration is: mostly the leader's.
+
+        Not the newest of all configurations: a learner may hold one that nobody else ever heard of.
+        """
         known = []
         for machine in alive:
             assert machine.process is not None
             assert machine.process.node.core is not None
             raft = machine.process.node.core.raft
             if raft.conf_state.members:
-                known.append((raft.config_index, raft.conf_state))
+                known.append(((raft.last_term, raft.last_index), raft.conf_state))
         return max(known, key=lambda found: found[0])[1] if known else None
 
     # ---- transfers --------------------------------------------------------------------------
@@ -138,7 +147,7 @@ class Administrator:
                 changes.append(AddLearner(member_of(machine), is_auto, rejoins=True))
         for learner in conf.learners:
             changes.append(PromoteLearner(learner))
-            changes += [ReplaceMember(self._random.choice(conf.voters), learner)] * 2
+            changes += [ReplaceMember(self._random.choice(conf.voters), learner)] * 3
         return changes
 
     def _changed(self, change: ConfigChange, answer: Answer | None) -> None:

@@ -107,6 +107,8 @@ class Invariants:
                 f"I7: {machine.name} said that {index}@{term} is durable, "
                 f"but came back with a log that ends at {raft.last_index}"
             )
+        if machine.harm is not None and machine.harm.is_fatal:
+            raise InvariantError(f"I14: {machine.name} started with damage: {machine.harm.what}")
         if raft.term < self._terms.get(raft.id, 0):
             raise InvariantError(
                 f"I10: {machine.name} came back in term {raft.term} "
@@ -170,6 +172,9 @@ class Invariants:
         if term == raft.term and raft.last_index < last_index:
             raise InvariantError(f"I2: the leader of term {term} dropped its entry {last_index}")
         self._led[raft.id] = (raft.term, raft.last_index)
+        # It counts itself without a message.
+        if raft.durable_index > self._acknowledged.get(raft.id, (0, 0))[0]:
+            self._acknowledged[raft.id] = (raft.durable_index, raft.term)
         if raft.id not in raft.conf_state.ids:
             self.reached["leader that leaves"] += 1
         leader = raft._raft.role

@@ -32,6 +32,7 @@ from raftkv.node.settings import NodeSettings
 from raftkv.raft.messages import Member, NodeId
 from raftkv.storage.disk import DiskError, DiskOps, DiskResult
 from raftkv.storage.recovery import Recovered
+from tests.simulation.damage import Harm
 from tests.simulation.disk import Crash, SimDisk
 from tests.simulation.engines import SimulatedEngines, make_engines
 from tests.simulation.network import Network, Weather
@@ -95,7 +96,7 @@ class Machine:
         self.disk_seconds_max: float | None = None  # slower than the climate says
         # Submissions that wait for a disk that hangs; None: it does not.
         self.hung: list[Callable[[], None]] | None = None
-        self.harm: str | None = None  # what was done to its disk behind its back
+        self.harm: Harm | None = None  # what was done to its disk behind its back
 
     @property
     def is_started(self) -> bool:

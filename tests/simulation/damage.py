@@ -8,13 +8,22 @@ to the last frame of a log (docs/file-formats.md).
 
 from collections.abc import Callable
 from random import Random
+from typing import NamedTuple
 
-from raftkv.storage.record import SECTOR_BYTES, decode_frame
+from raftkv.storage.record import HEADER_BYTES, SECTOR_BYTES, Frame, decode_frame
 from tests.simulation.disk import SimDisk
 
 
-def harm(disk: SimDisk, rng: Random) -> str | None:
-    """Do something to one file; what, or None if there is nothing to harm."""
+class Harm(NamedTuple):
+    """What was done to a file."""
+
+    what: str  # with the path; of a fatal one with the place, as the node has to name it
+    mend: Callable[[], None]  # undoes it, while the node is down
+    is_fatal: bool = False  # no node may start with it
+
+
+def harm(disk: SimDisk, rng: Random) -> Harm | None:
+    """Do something to one file; None if there is nothing to harm."""
     kinds: tuple[Callable[[SimDisk, Random], str | None], ...] = (
         _flip_in_the_log,
         _flip_in_the_log,
@@ -25,7 +34,15 @@ def harm(disk: SimDisk, rng: Random) -> str | None:
         _flip_elsewhere,
         _flip_elsewhere,
     )
-    return rng.choice(kinds)(disk, rng)
+    disk.settle_names()
+    before = {path: disk.read(path) for path in disk.paths()}
+    what = rng.choice(kinds)(disk, rng)
+    after = {path: disk.read(path) for path in disk.paths()}
+    changed = [path for path in before if before[path] != after.get(path)]
+    if what is None or not changed:
+        return None
+    (path,) = changed
+    return Harm(what, lambda: disk.write(path, before[path]))
 
 
 def _segments(disk: SimDisk) -> list[str]:
@@ -37,18 +54,46 @@ def _flip(disk: SimDisk, path: str, offset: int, rng: Random) -> str:
     return f"bit flip in {path} at {offset}"
 
 
+def rot(disk: SimDisk, rng: Random) -> Harm | None:
+    """Flip a bit in a frame of the log that is durable for sure, as others follow it.
+
+    A node that cut its log there would be without what it acknowledged, and would not know. None
+    if there is no such frame. Nothing may be under way on the disk: its power was lost.
+    """
+    active = [path for path in _segments(disk) if path.endswith(".active")]
+    frames = _frames(disk.read(active[-1])) if active else []
+    if len(frames) < 3:  # the first names the segment, and nobody follows the last
+        return None
+    path, content = active[-1], disk.read(active[-1])
+    frame = rng.choice(frames[1:-1])
+    size = HEADER_BYTES + len(frame.payload)  # what follows is padding
+    disk.flip_bit(path, frame.offset + rng.randrange(size), rng.randrange(8))
+    damaged = disk.read(path)
+
+    def mend() -> None:
+        assert disk.read(path) == damaged, "I14: a node that refuses its disk changes nothing"
+        disk.write(path, content)
+
+    return Harm(f"{path} at offset {frame.offset}", mend, is_fatal=True)
+
+
+def _frames(content: bytes) -> list[Frame]:
+    """The frames of a segment, up to the first place without one."""
+    frames = []
+    frame = decode_frame(content, 0)
+    while frame is not None:
+        frames.append(frame)
+        frame = decode_frame(content, frame.end)
+    return frames
+
+
 def _vulnerable(disk: SimDisk, rng: Random) -> tuple[str, int] | None:
     """A segment, and where its frames end that damage cannot pass for a torn tail of."""
     paths = _segments(disk)
     if not paths:
         return None
     path = rng.choice(paths)
-    content = disk.read(path)
-    frames = []
-    frame = decode_frame(content, 0)
-    while frame is not None:
-        frames.append(frame)
-        frame = decode_frame(content, frame.end)
+    frames = _frames(disk.read(path))
     # The last frame of the log is the one that is left alone; those of a sealed segment are
     # followed by another segment.
     end = frames[-1].offset if frames and path.endswith(".active") else 0

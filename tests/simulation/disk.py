@@ -269,6 +269,14 @@ class SimDisk:
         file = File(bytearray(content), bytearray(content))
         parent.names[name] = parent.durable[name] = file
 
+    def settle_names(self) -> None:
+        """Let all names be durable, as they are some time after a process ended."""
+        directories = [self._root]
+        while directories:
+            directory = directories.pop()
+            directory.sync()
+            directories += [n for n in directory.names.values() if isinstance(n, Directory)]
+
     def remove(self, path: str) -> None:
         """Remove a file, durably."""
         parent, name = self._parent(path)

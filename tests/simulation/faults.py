@@ -1,4 +1,6 @@
-"""What goes wrong in a run: to processes and disks; `network_faults` has the rest.
+"""What goes wrong in a run: to processes and disks.
+
+`network_faults` has the network, `aimed_faults` what waits for a moment to strike.
 
 Each seed draws some kinds (swarm testing, so that what remains gets further) and a pace. Whatever
 they do is survivable by contract: the *atlas* lets a disk be lost or damaged only while, of every
@@ -10,19 +12,21 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from random import Random
 
-from raftkv.kv.ranges import Range
-from raftkv.node.events import Answer, Consistency, Effect, ReadRequest
-from raftkv.raft.messages import Index, NodeId
+from raftkv.node.events import Effect
+from raftkv.raft.messages import NodeId
 from raftkv.raft.roles import Role
 from raftkv.storage.errors import REJOIN_ADVICE
+from tests.simulation.aimed_faults import AimedFaults
 from tests.simulation.checkers import InvariantError, Invariants
 from tests.simulation.cluster import Cluster, Machine, Process
-from tests.simulation.damage import harm
+from tests.simulation.damage import Harm, harm, rot
 from tests.simulation.network_faults import NetworkFaults
 
 HANG_SECONDS = (1.0, 4.0, 10.0, 25.0)  # rule 12: a hand-over after 3 s, the end after 20 s
+# How often a fault is followed by a calm: what only a cluster that works does is to be hit, too.
+LULL = 0.3
+LULL_SECONDS = (1.0, 4.0)
 PLACES = ("wal", "snapshots", "identity", "no identity file")
 
 
@@ -36,18 +40,22 @@ class Faults:
         self.reached: Counter[str] = Counter()
         self.crash_count = 0  # processes that ended other than by their own choice
         self.is_over = False
+        self._can_replace = can_replace
         self.network = NetworkFaults(cluster, self.leads)
+        self.aimed = AimedFaults(cluster, invariants, self.network)
         rng = cluster.world.rng
         crashes = [self._kill, self._lose_power, self._crash_in_an_operation]
         others = [
             self._pause,
             self._sleep_alone,
+            self._damage,
+            self._rot,
             self._kill_all,
             self._fail_a_sync,
             self._hang,
             self._slow_disk,
             *self.network.kinds,
-            *([self._damage, self._lose_disk] if can_replace else []),
+            *([self._lose_disk] if can_replace else []),
         ]
         self._kinds: list[Callable[[], None]] = [
             rng.choice(crashes),
@@ -60,10 +68,6 @@ class Faults:
         self._fragile_leaders = rng.choice((0.0, 0.15, 0.3))
         # A restart that is cut short, perhaps again and again.
         self._recovery_crash = rng.choice((0.0, 0.1, 0.5))
-        # A cut through the members while a change of them is under way.
-        self._own_random = Random(cluster.world.seed + 3)  # it draws no weather
-        self._change_cut = self._own_random.choice((0.0, 0.4, 0.8))
-        self._change_seen: Index = 0
         cluster.on_role_changed = self._crash_around_election
         cluster.on_stopped = self._on_stopped
         cluster.on_crash = self._end
@@ -77,11 +81,14 @@ class Faults:
             return
         self.world.rng.choice(self._kinds)()
         pause = self.world.rng.uniform(0.1, 1.0) * self._pause_seconds_max
+        if self.world.chance(LULL):
+            pause += self.world.rng.uniform(*LULL_SECONDS)
         self.world.after(pause, self._next)
 
     def end(self) -> None:
         """No more faults; all machines come back, and all links and disks work."""
         self.is_over = True
+        self.aimed.is_over = True
         self.network.end()
         for machine in self.cluster.machines:
             machine.disk.cancel_faults()
@@ -165,33 +172,10 @@ class Faults:
             self.cluster.pause(victim, self.world.rng.uniform(0.3, 2.0))
 
     def _sleep_alone(self) -> None:
-        """A leader sleeps, and wakes up where nobody can tell it what it missed."""
+        """A leader sleeps where nobody can reach it."""
         leaders = [machine for machine in self._alive() if self.leads(machine)]
-        if not leaders:
-            return
-        self.reached["leader that slept alone"] += 1
-        seconds = self.world.rng.uniform(1.0, 2.5)
-        self.cluster.pause(leaders[0], seconds)
-        self.network.isolate(leaders[0], seconds + self.world.rng.uniform(0.1, 1.0))
-        self.world.after(seconds, partial(self._read_there, leaders[0], leaders[0].process))
-
-    def _read_there(self, machine: Machine, process: Process | None) -> None:
-        """A client reaches the leader just as it wakes up, and wants to know how things are."""
-        if process is None or machine.process is not process:
-            return
-        oracle, query = self.invariants.oracle, Range()
-        least = oracle.acknowledged
-
-        def answered(answer: Answer) -> None:
-            if machine.process is process:
-                oracle.read_answered(query, least, answer)
-
-        until = self.cluster.clock(machine) + 1.0
-        self.cluster.request(
-            machine,
-            lambda rid: ReadRequest(rid, query, Consistency.LINEARIZABLE, 0, until),
-            answered,
-        )
+        if leaders:
+            self.aimed.sleep_alone(leaders[0])
 
     def _crash_in_an_operation(self) -> None:
         victim = self._victim()
@@ -223,11 +207,7 @@ class Faults:
         assert machine.process is not None
         core = machine.process.node.core
         assert core is not None
-        if self._change_seen < core.raft.config_index > core.raft.commit_index:
-            self._change_seen = core.raft.config_index
-            if self._own_random.random() < self._change_cut:
-                self.reached["cut amid a change of members"] += 1
-                self.network.split(self._own_random, core.raft.id)
+        self.aimed.after_turn_of_leader(machine, core.raft)
         has_committed = core.raft.term_of(core.raft.commit_index) == core.raft.term
         if not has_committed and self.world.chance(self._fragile_leaders):
             self.world.after(0.0, partial(self._crash_briefly, machine))
@@ -268,9 +248,15 @@ class Faults:
         victim.disk_seconds_max = self.world.rng.choice((0.05, 0.2))
 
     def _may_lose(self, machine: Machine) -> bool:
+        """Whether the machine, which is down, is not needed, and will not be.
+
+        A leader that counts on it could still append a configuration that needs it.
+        """
+        member = machine.member_id
+        return member is not None and not self._is_counted_on(member) and self._is_spare(machine)
+
+    def _is_spare(self, machine: Machine) -> bool:
         """The atlas: whether a majority of every configuration would still be whole."""
-        if machine.harm is not None:
-            return False
         others = [other for other in self.cluster.machines if other is not machine]
         present = {other.member_id for other in others if other.harm is None}
         known = self.invariants.configurations
@@ -292,30 +278,68 @@ class Faults:
                         return False
         return True
 
+    def _is_counted_on(self, member: NodeId) -> bool:
+        """Whether some leader heard of it within its election timeout, perhaps before it slept."""
+        for machine in self._alive():
+            process = machine.process
+            core = None if process is None else process.node.core
+            if core is not None and core.raft.id != member and member in core.raft.progress:
+                ticks_max = core.raft._raft.config.election_ticks
+                if core.raft.progress[member].silent_ticks < ticks_max:
+                    return True
+        return False
+
     def _damage(self) -> None:
         """Harm to a file while the machine is down."""
         victim = self._victim()
-        if victim is None or victim.member_id is None or not self._may_lose(victim):
+        if victim is None or victim.harm is not None:
             return
         self.crash_count += 1
         if self.world.chance(0.5):
             self.cluster.lose_power(victim)
         else:
             self.cluster.kill(victim)
-        victim.harm = harm(victim.disk, self.world.rng)
-        self.world.trace(f"{victim.name} harm: {victim.harm}")
+        self._note_harm(victim, harm(victim.disk, self.world.rng))
         self._restart_later(victim)
 
-    def _lose_disk(self) -> None:
-        """The machine comes back with an empty disk."""
+    def _note_harm(self, machine: Machine, done: Harm | None) -> None:
+        machine.harm = done
+        if done is not None:
+            self.world.trace(f"{machine.name} harm: {done.what}")
+
+    def _rot(self) -> None:
+        """A bit of what was acknowledged turns while the machine is down: until that is mended."""
         victim = self._victim()
-        if victim is None or victim.member_id is None or not self._may_lose(victim):
+        if victim is not None and victim.harm is None:
+            self.crash_count += 1
+            self.cluster.lose_power(victim)
+            self._note_harm(victim, rot(victim.disk, self.world.rng))
+            self._restart_later(victim)
+
+    def _lose_disk(self) -> None:
+        """The machine comes back with an empty disk, if the others can do without."""
+        victim = self._victim()
+        if victim is None or victim.harm is not None:
             return
         self.crash_count += 1
-        self.reached["disk lost"] += 1
         self.cluster.kill(victim)
-        self.cluster.wipe(victim)
-        self._restart_later(victim)
+        self.world.after(self.world.rng.uniform(0.5, 2.0), partial(self._lose_disk_of, victim))
+
+    def _lose_disk_of(self, victim: Machine) -> None:
+        if victim.process is None:
+            is_member = any(
+                victim.member_id in held[0][1].ids
+                for held in self.invariants.configurations.values()
+            )
+            if not self.is_over and is_member and self._may_lose(victim):
+                self.reached["disk lost"] += 1
+                self._wipe(victim)
+            self._restart(victim)
+
+    def _wipe(self, machine: Machine) -> None:
+        if machine.member_id is not None:
+            self.cluster.network.forget(machine.member_id)
+        self.cluster.wipe(machine)
 
     # ---- nodes that give up -----------------------------------------------------------------
 
@@ -327,9 +351,10 @@ class Faults:
             self.reached["stop after a long stall"] += 1
         elif machine.harm is not None and any(place in reason for place in PLACES):
             assert REJOIN_ADVICE in reason or PLACES[-1] in reason, reason
+            is_named = machine.harm.what in reason
+            assert is_named or not machine.harm.is_fatal, f"I14: {machine.harm.what}: {reason}"
             self.reached["damage refused"] += 1
-            process = machine.process
-            self.world.after(0.2, partial(self._replace_disk, machine, process))
+            self.world.after(0.2, partial(self._repair, machine, machine.process))
             return
         else:
             raise InvariantError(f"{machine.name} stopped: {reason}")
@@ -340,19 +365,31 @@ class Faults:
             self.cluster.kill(machine)
             self._restart_later(machine)
 
-    def _replace_disk(self, machine: Machine, process: Process | None) -> None:
-        """As an operator does with a node that refuses its volume."""
-        if machine.process is process and process is not None:
-            self.cluster.kill(machine)
-            self.cluster.wipe(machine)
-            self._restart(machine)
+    def _repair(self, machine: Machine, process: Process | None) -> None:
+        """Replace a volume that its node refuses, as an operator does.
+
+        If the others cannot do without, or nobody replaces members any more, what it held is found
+        after all, say on its mirror.
+        """
+        if machine.process is not process or process is None:
+            return
+        self.cluster.kill(machine)
+        assert machine.harm is not None
+        if self._can_replace and not self.is_over and self._may_lose(machine):
+            self.reached["damaged disk replaced"] += 1
+            self._wipe(machine)
+        else:
+            self.reached["damage mended"] += 1
+            machine.harm.mend()
+            machine.harm = None
+        self._restart(machine)
 
     def settle_harm(self) -> None:
         """To be called now and then: harm to a file that is no more cannot be noticed any more."""
         for machine in self.cluster.machines:
             if machine.harm is None or not machine.is_started:
                 continue
-            path = next((word for word in machine.harm.split() if "/" in word), "identity")
+            path = next((word for word in machine.harm.what.split() if "/" in word), "identity")
             is_snapshot = path.startswith("snapshots/")
             if not is_snapshot or path not in machine.disk.paths():
                 self.reached["damage without consequence"] += 1

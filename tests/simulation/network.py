@@ -78,6 +78,11 @@ class Network:
             if member in link:
                 self._break(link)
 
+    def forget(self, member: NodeId) -> None:
+        """What it sent went with its machine, which is lost for good."""
+        self._lost_until[member] = self._world.now
+        self._kept = [kept for kept in self._kept if kept[0][0] != member]
+
     def cut(self, pairs: set[tuple[NodeId, NodeId]]) -> None:
         """Let exactly these directed pairs be unable to talk, and heal all others."""
         self._cut = set(pairs)

@@ -19,6 +19,7 @@ class NetworkFaults:
     def __init__(self, cluster: Cluster, leads: Callable[[Machine], bool]) -> None:
         self._cluster, self._world = cluster, cluster.world
         self._leads = leads
+        self._cut_number = 0  # of the last cut: an earlier one's end does not heal it
         self.reached: Counter[str] = Counter()
         self.kinds: list[Callable[[], None]] = [
             self._partition,
@@ -43,29 +44,35 @@ class NetworkFaults:
             return
         shape = self._world.rng.choice(SHAPES)
         self.reached[f"partition: {shape}"] += 1
-        self._cluster.network.cut(self._draw_cut(shape, ids))
-        seconds = self._world.rng.uniform(0.2, 3.0)
-        self._world.after(seconds, lambda: self._cluster.network.cut(set()))
+        self._cut(self._draw_cut(shape, ids), self._world.rng.uniform(0.2, 3.0))
 
-    def split(self, random: Random, leader: NodeId) -> None:
-        """The leader and one or two others, and the rest: they do not hear of each other."""
+    def _cut(self, pairs: set[tuple[NodeId, NodeId]], seconds: float) -> None:
+        """Let exactly these be unable to talk, for so long or until the next cut."""
+        self._cut_number += 1
+        number = self._cut_number
+        self._cluster.network.cut(pairs)
+
+        def heal() -> None:
+            if number == self._cut_number:
+                self._cluster.network.cut(set())
+
+        self._world.after(seconds, heal)
+
+    def split(self, side: set[NodeId], seconds: float) -> None:
+        """These on one side, all others on the other: they do not hear of each other."""
         ids = self._ids()
-        others = [member for member in ids if member != leader]
-        side = {leader, *random.sample(others, min(len(others), random.choice((1, 1, 2))))}
-        self._cluster.network.cut(
-            {(a, b) for a in ids for b in ids if (a in side) is not (b in side)}
-        )
-        seconds = random.uniform(0.5, 2.5)
-        self._world.after(seconds, lambda: self._cluster.network.cut(set()))
+        self._cut({(a, b) for a in ids for b in ids if (a in side) is not (b in side)}, seconds)
+
+    def split_near(self, leader: NodeId, random: Random) -> None:
+        """The leader and one or two others, and the rest."""
+        others = [member for member in self._ids() if member != leader]
+        near = random.sample(others, min(len(others), random.choice((1, 1, 2))))
+        self.split({leader, *near}, random.uniform(0.5, 2.5))
 
     def isolate(self, machine: Machine, seconds: float) -> None:
         """Let this one talk to nobody, for so long."""
-        alone = machine.member_id
-        others = [member for member in self._ids() if member != alone]
-        if alone is not None:
-            pairs = {pair for other in others for pair in ((alone, other), (other, alone))}
-            self._cluster.network.cut(pairs)
-            self._world.after(seconds, lambda: self._cluster.network.cut(set()))
+        if machine.member_id is not None:
+            self.split({machine.member_id}, seconds)
 
     def _draw_cut(self, shape: str, ids: list[NodeId]) -> set[tuple[NodeId, NodeId]]:
         rng = self._world.rng

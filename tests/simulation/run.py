@@ -201,6 +201,7 @@ class _Run:
                 self.oracle.reached,
                 self.invariants.reached,
                 self.faults.reached,
+                self.faults.aimed.reached,
                 self.faults.network.reached,
                 self.sessions.reached,
                 self.administrator.reached,

@@ -44,22 +44,26 @@ FOUND_BY = {
     "answer_before_fsync": 1,
     "applied_before_it_is_committed": 1,
     "applied_index_outside_the_transaction": 1,
-    "change_answered_when_appended": 11,
-    "configuration_applied_twice": 11,
-    "failed_sync_taken_for_done": 4,
+    "change_answered_when_appended": 23,
+    "commit_of_old_term": 13,
+    "configuration_applied_twice": 7,
+    "damage_cut_as_a_torn_tail": 4,
+    "failed_sync_taken_for_done": 1,
     "fence_without_a_lock": 1,
-    "forwarded_write_sent_again": 7,
+    "forwarded_write_sent_again": 4,
+    "joint_quorum_is_ignored": 1,
     "late_append_truncates": 3,
-    "learner_counts_in_the_quorum": 65,
-    "lease_ends_early_after_an_election": 12,
+    "learner_counts_in_the_quorum": 33,
+    "lease_ends_early_after_an_election": 8,
     "lock_outlives_its_lease": 1,
     "log_time_runs_ahead": 1,
-    "read_before_it_is_applied": 5,
+    "read_before_it_is_applied": 3,
     "retry_done_again": 1,
     "snapshot_without_idempotency_records": 1,
     "snapshot_without_the_configuration": 1,
+    "stale_read": 6,
     "tokens_repeat_after_a_snapshot": 1,
-    "vote_not_persisted": 29,
+    "vote_not_persisted": 9,
     "watch_resumes_one_late": 1,
 }
 
@@ -74,7 +78,7 @@ def test_the_mutant_dies(name: str, seed: int) -> None:
     ("name", "scenario"), [("stale_read", "paused_leader"), ("commit_of_old_term", "figure_8")]
 )
 def test_the_mutant_dies_in_a_scenario(name: str, scenario: str) -> None:
-    """What random seeds find rarely dies at once where it is looked for."""
+    """Each step on purpose: no luck is needed where the rule is known."""
     with MUTANTS[name](), pytest.raises(InvariantError):
         SCENARIOS[scenario](1)
 
