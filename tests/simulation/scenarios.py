@@ -19,13 +19,13 @@ from raftkv.node.events import (
     TransferRequest,
     WriteRequest,
 )
-from raftkv.node.messages import RequestId
-from raftkv.raft.confchange import ConfigChange
+from raftkv.node.messages import ConfigChanged, RequestId
+from raftkv.raft.confchange import AddLearner, ConfigChange
 from raftkv.raft.messages import NodeId
 from raftkv.raft.rawnode import RawNode
 from raftkv.raft.roles import Role
 from tests.simulation.checkers import InvariantError, Invariants
-from tests.simulation.cluster import Climate, Cluster, Machine
+from tests.simulation.cluster import Climate, Cluster, Machine, member_of
 from tests.simulation.network import Weather
 from tests.simulation.world import World
 
@@ -231,7 +231,32 @@ def _revision(machine: Machine) -> int:
     return machine.process.node.core.store.revision
 
 
+def learner_that_was_away(seed: int) -> None:
+    """A new member that nobody reached before the log was compacted must still join (rule 15)."""
+    climate = Climate(Weather(), append_bytes_max=1, log_bytes_max=1 << 8)
+    script = Script(seed, size=3, climate=climate, spare=1)
+    leader = script.elected(script.voters)
+    (spare,) = script.spares
+    script.only_links(script.voters, [spare])
+    answer = script.change(leader, AddLearner(member_of(spare)))
+    assert isinstance(answer, ConfigChanged), answer
+    raft, added = script.raft(leader), answer.config_index
+    while raft.first_index <= added + 1:
+        written = raft.last_index + 1
+        script.write(leader)
+        script.until(partial(_has_applied, raft, written), "a write")
+
+    script.only_links(script.cluster.machines)
+    newcomer = script.raft(spare)
+    script.until(lambda: newcomer.applied_index == raft.applied_index, "the learner to catch up")
+
+
+def _has_applied(raft: RawNode, index: int) -> bool:
+    return raft.applied_index >= index
+
+
 SCENARIOS: dict[str, Callable[[int], None]] = {
     "figure_8": figure_8,
+    "learner_that_was_away": learner_that_was_away,
     "paused_leader": paused_leader,
 }

@@ -55,8 +55,7 @@ def _replicate(raft: "Raft", peer: NodeId, progress: Progress) -> None:
     if progress.state is ProgressState.SNAPSHOT:
         return
     if log.term_of(progress.next - 1) is None:
-        # Compacted: an Append cannot help this peer.
-        snapshotting.want(raft, peer, progress)
+        _replicate_what_is_gone(raft, peer, progress)
         return
     last_index = log.last_index
     if progress.leaves_at is not None and progress.leaves_at > log.commit:
@@ -76,6 +75,21 @@ def _replicate(raft: "Raft", peer: NodeId, progress: Progress) -> None:
     )
     if progress.is_nudge_due or is_commit_due:
         _send_append(raft, peer, progress, ())
+
+
+def _replicate_what_is_gone(raft: "Raft", peer: NodeId, progress: Progress) -> None:
+    """The entries that the peer needs are compacted: no Append can help it."""
+    if progress.leaves_at is not None:
+        return
+    if not progress.may_send_entries and not progress.is_nudge_due:
+        return
+    if progress.is_heard(raft.config.election_ticks):
+        snapshotting.want(raft, peer, progress)
+        return
+    # Silent, perhaps as it has nothing yet: such a node takes no notice of heartbeats, but of an
+    # Append (node design, rule 15). Where the log begins is as good as anywhere.
+    progress.become_probe(raft.log.first_index)
+    _send_append(raft, peer, progress, ())
 
 
 def _send_append(

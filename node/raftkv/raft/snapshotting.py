@@ -38,11 +38,7 @@ class SnapshotWanted:
 
 
 def want(raft: "Raft", peer: NodeId, progress: Progress) -> None:
-    """The entry before the next one for ``peer`` is compacted: have a snapshot sent to it."""
-    if progress.leaves_at is not None or not progress.is_heard(raft.config.election_ticks):
-        return  # leaving, or silent: it will be looked at again when it speaks
-    if not progress.may_send_entries and not progress.is_nudge_due:
-        return
+    """The entry before the next one for ``peer``, which speaks, is compacted: have one sent."""
     if progress.state is ProgressState.REPLICATE:
         progress.become_probe(progress.next)
     progress.become_snapshot()
