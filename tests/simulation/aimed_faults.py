@@ -1,8 +1,8 @@
 """Faults that wait for a moment: where a rule of the core matters, something breaks just then.
 
 What strikes at any time seldom strikes between two messages that it takes to break a rule. So these
-look at the nodes after each turn, and once they see such a state they cut the network with a
-probability that the seed draws (as FoundationDB's BUGGIFY does). Their draws are their own: a seed
+look at the nodes after each turn, and once they see such a state they strike with a probability
+that the seed draws (as FoundationDB's BUGGIFY does). Their draws are their own: a seed
 in which none strikes has the weather that it would have without them.
 """
 
@@ -56,6 +56,21 @@ class AimedFaults:
         self._alone_count = 0
         self._old_entry_cut = random.choice((0.0, 0.5, 0.9))
         self._reigns: dict[NodeId, _Reign] = {}
+        # Crashes amid a snapshot that is made or installed: a few operations of the disk.
+        self._snapshot_random = Random(cluster.world.seed + 5)
+        self._snapshot_crash = self._snapshot_random.choice((0.0, 0.1, 0.4))
+        self._amid_a_snapshot: set[Machine] = set()
+
+    def after_turn(self, machine: Machine, process: Process) -> None:
+        """To be called after every turn of a node."""
+        snapshots = process.node.snapshots
+        if not snapshots.is_installing and not snapshots._is_making:
+            self._amid_a_snapshot.discard(machine)
+        elif machine not in self._amid_a_snapshot:
+            self._amid_a_snapshot.add(machine)
+            if self._snapshot_random.random() < self._snapshot_crash and not self.is_over:
+                disk = machine.disk
+                disk.crash_at(disk.op_count + self._snapshot_random.randint(1, 8))
 
     def after_turn_of_leader(self, machine: Machine, raft: RawNode) -> None:
         """To be called after every turn of a node that leads."""

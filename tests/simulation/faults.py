@@ -202,9 +202,10 @@ class Faults:
         fig. 8).
         """
         del effects
+        assert machine.process is not None
+        self.aimed.after_turn(machine, machine.process)
         if self.is_over or not self.leads(machine):
             return
-        assert machine.process is not None
         core = machine.process.node.core
         assert core is not None
         self.aimed.after_turn_of_leader(machine, core.raft)

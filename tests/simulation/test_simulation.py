@@ -48,10 +48,9 @@ FOUND_BY = {
     "commit_of_old_term": 13,
     "configuration_applied_twice": 7,
     "damage_cut_as_a_torn_tail": 4,
-    "failed_sync_taken_for_done": 1,
+    "failed_sync_taken_for_done": 5,
     "fence_without_a_lock": 1,
     "forwarded_write_sent_again": 4,
-    "joint_quorum_is_ignored": 1,
     "late_append_truncates": 3,
     "learner_counts_in_the_quorum": 33,
     "lease_ends_early_after_an_election": 8,
@@ -68,9 +67,23 @@ FOUND_BY = {
 }
 
 
+# Of standard length: short ones seldom replace a member.
+FOUND_LATER_BY = {"joint_quorum_is_ignored": 11}
+
+
+def test_no_mutant_is_left_out() -> None:
+    assert {*FOUND_BY, *FOUND_LATER_BY} == set(MUTANTS)
+
+
 @pytest.mark.parametrize(("name", "seed"), FOUND_BY.items())
 def test_the_mutant_dies(name: str, seed: int) -> None:
     death = hunt(MUTANTS[name], seeds_max=1, first_seed=seed, length=SHORT)
+    assert death is not None, "it survived"
+
+
+@pytest.mark.parametrize(("name", "seed"), FOUND_LATER_BY.items())
+def test_the_mutant_dies_later(name: str, seed: int) -> None:
+    death = hunt(MUTANTS[name], seeds_max=1, first_seed=seed)
     assert death is not None, "it survived"
 
 
