@@ -2,7 +2,7 @@
 
 from tests.e2e.environment import api_commands
 from tests.e2e.kubectl import E2EError, JsonObject, NotYetError, hold, wait_until
-from tests.e2e.raft_cluster import RaftCluster
+from tests.e2e.raft_cluster import RaftCluster, is_ready
 from tests.e2e.scenario import Scenario
 from tests.e2e.scenarios.steps import (
     CHANGE_SECONDS,
@@ -98,7 +98,7 @@ def two_replicas(suite: Suite) -> None:
     cluster_id, members = demo.cluster_id(), member_ids(demo)
     suite.operator.scale(2)
     try:
-        wait_value("two run", lambda: len(suite.operator.pods()), 2)
+        wait_value("two run", lambda: sum(map(is_ready, suite.operator.pods())), 2)
         with no_failed_request(suite, demo, is_term_bound=False):
             scale_to(demo, 4)
             scale_to(demo, 3)
