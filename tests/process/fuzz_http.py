@@ -63,7 +63,7 @@ async def fuzz(url: str, directory: Path, *options: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "run", str(path), "--url", url),
         *("--checks", ",".join(_CHECKS), "--exclude-path-regex", _LEFT_OUT),
-        *("--request-timeout", "20", "--continue-on-failure", "--no-color", *options),
+        *("--request-timeout", "70", "--continue-on-failure", "--no-color", *options),
         cwd=directory,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
