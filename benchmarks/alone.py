@@ -65,8 +65,9 @@ async def simulation(recorder: Recorder) -> None:
             _SIMULATION_SECONDS_MAX,
             directory=_ROOT,
         )
-        recorder.add(SIMULATION, OURS, steps_per_second(said))
-        recorder.tell(f"simulation: {steps_per_second(said):,} steps/s")
+        speed = steps_per_second(said)
+        recorder.add(SIMULATION, OURS, speed)
+        recorder.tell(f"simulation: {speed:,} steps/s")
 
 
 def steps_per_second(said: str) -> int:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.operator.scenarios import at_rest, claims, formed, machine_lost, uids
-from tests.operator.world import World
+from tests.operator.world import Operator, World
 
 
 async def test_rule_05_bad_template_is_cured_without_a_quorum_and_nothing_else(
@@ -59,13 +59,19 @@ async def test_rule_08_nothing_is_given_up_while_another_voter_is_unwell(world: 
     assert len(claims(world)) == 5
 
 
-async def test_rule_08_machine_that_comes_back_before_the_deletion_stays(world: World) -> None:
+async def came_back_before_the_deletion(world: World) -> Operator:
+    """The replacement is recorded, then the machine answers again, and all has settled."""
     operator = await formed(world, nodeFailure={"replaceAfter": "10m"})
     machine_lost(world)
     while "after:record-replacement" not in operator.failpoints.reached:
         await world.step(operator)
     world.nodes.silent.clear()
     await world.settle(operator)
+    return operator
+
+
+async def test_rule_08_machine_that_comes_back_before_the_deletion_stays(world: World) -> None:
+    await came_back_before_the_deletion(world)
     at_rest(world, 3)
     assert world.nodes.calls == []
 
@@ -75,12 +81,7 @@ async def test_rule_08_restart_soon_after_it_came_back_costs_no_claim(
     world: World, after: str | None
 ) -> None:
     """What was recorded is no leave to delete the claim of a pod that is not lost by now."""
-    operator = await formed(world, nodeFailure={"replaceAfter": "10m"})
-    machine_lost(world)
-    while "after:record-replacement" not in operator.failpoints.reached:
-        await world.step(operator)
-    world.nodes.silent.clear()
-    await world.settle(operator)
+    operator = await came_back_before_the_deletion(world)
     world.apply_cluster(nodeFailure={"replaceAfter": after})
     world.nodes.silent.add("demo-2")  # for seconds: its container is started anew
     pod = world.kubernetes.get("pods", "demo-2")
