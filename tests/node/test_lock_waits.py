@@ -1,6 +1,7 @@
 """Waiting for a lock: one answer each, and no trace of who went away."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -299,8 +300,7 @@ def test_waiters_on_any_node_get_the_lock_in_turn_also_after_a_leader_change() -
     waiters = []
     for machine, owner in ((first, b"b"), (second, b"c"), (first, b"d")):
         waiters.append(_lock(script, machine, owner, 60.0))
-        count = len(waiters)
-        script.until(lambda count=count: _waiting(script, second) == count, "its place")  # type: ignore[misc]
+        script.until(partial(_has_places, script, [machine, second], len(waiters)), "its place")
     script.cluster.kill(leader)
     script.elected([first, second])
     for answers in waiters:
@@ -326,6 +326,16 @@ def test_a_node_that_drains_sends_its_waiters_away_and_keeps_no_place_for_them()
     script.until(lambda: bool(late), "the end of the wait")
     _release(script, other, held)
     assert _token(script, _lock(script, other, b"c", 1.0)) > held
+
+
+def _has_places(script: Script, machines: list[Machine], count: int) -> bool:
+    """Whether ``count`` waiters have a place, and these machines were told of their own."""
+    return all(
+        _waiting(script, machine) == count
+        and machine.process is not None
+        and not machine.process.node.requests.writes
+        for machine in machines
+    )
 
 
 def _waiting(script: Script, machine: Machine) -> int:

@@ -9,6 +9,7 @@ from raftkv.node.events import Effect, Event
 from raftkv.node.status import ClusterStatus, Positions, State, Status
 from raftkv.raft.messages import Member
 from raftkv.storage.disk import DiskOps, DiskResult
+from raftkv.storage.kernel_sync import KernelSync
 
 STATUS = Status(
     name="n1",
@@ -91,6 +92,9 @@ class FakeDisk:
 
     def __init__(self, perform: Callable[[DiskOps], list[DiskResult]] = lambda _: []) -> None:
         self.perform = perform
+
+    def kernel_sync(self) -> KernelSync | None:
+        return None
 
 
 class Observed(list[float]):

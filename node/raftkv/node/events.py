@@ -1,7 +1,7 @@
 """What goes into the node class and what comes out: values only (node design, rule 1).
 
 `Node.handle(events, now)` takes all inputs of one loop turn and returns effects. The asyncio
-shell (`raftkv.server.driver`) turns sockets, timers and disk threads into events and performs the
+shell (`raftkv.server.driver`) turns sockets, timers and disk lanes into events and performs the
 effects; the simulation does the same in virtual time with the same class.
 """
 

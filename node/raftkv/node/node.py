@@ -137,6 +137,7 @@ class Node:
         self._rng = rng
         self._now = 0.0
         self._effects: list[Effect] = []
+        self._submissions: list[SubmitDisk] = []
         self._outbox = Outbox()
         self._disk = DiskTasks(self._submit)
         self._wal_writes = WalWrites(self._disk, self._clock)
@@ -514,7 +515,7 @@ class Node:
         return self._now
 
     def _submit(self, submission: SubmitDisk) -> None:
-        self._effects.append(submission)
+        self._submissions.append(submission)
 
     def _reply(self, request_id: RequestId, answer: Answer) -> None:
         self._effects.append(Reply(request_id, answer))
@@ -547,5 +548,9 @@ class Node:
         core = self.core
         if core is not None:
             self._effects += self._outbox.take(core.identity.cluster_id, core.identity.member_id)
+        # Followers write beside this node (thesis 10.2.1): they are told before the disk is, as
+        # whoever performs the effects may write to the page cache then and there.
+        self._effects += self._submissions
+        self._submissions.clear()
         effects, self._effects = self._effects, []
         return effects

@@ -1,1 +1,1 @@
-"""The process around a node: sockets, timers, disk threads, HTTP, metrics."""
+"""The process around a node: sockets, timers, disk lanes, HTTP, metrics."""

@@ -5,8 +5,8 @@ Owns *when* the node class is called and how its effects are carried out; decide
 once per turn of the event loop, also while the disk works (rule 4): that is what makes requests
 share log entries, disk writes and quorum rounds without any timer.
 
-    sockets, timers, disk thread, HTTP handlers --post()--> events --Node.handle()--> effects
-    effects --> transport, disk thread, futures of the HTTP handlers
+    sockets, timers, disk lanes, HTTP handlers --post()--> events --Node.handle()--> effects
+    effects --> transport, disk lanes, futures of the HTTP handlers
 
 Everything runs on the event loop's thread. An exception out of the node means that its state can
 no longer be trusted: the driver stops for good, and the process ends.
@@ -60,7 +60,7 @@ from raftkv.node.messages import ConfigChanged, Failure, FailureCode, RequestId,
 from raftkv.node.status import ClusterStatus, Status
 from raftkv.raft.confchange import ConfigChange
 from raftkv.raft.messages import Member, NodeId
-from raftkv.server.disk_thread import BlockingDisk, DiskThreads
+from raftkv.server.disk_lanes import BlockingDisk, DiskLanes
 from raftkv.server.driven import DrivenNode, DriverMetrics
 from raftkv.server.driver_api import Done, HowToRead
 from raftkv.server.log_times import LogTimes
@@ -103,7 +103,7 @@ class Driver:
         self._log_times = LogTimes(
             metrics.wal_queue_seconds.observe, metrics.commit_seconds.observe
         )
-        self._disk = DiskThreads(disk, self.post, metrics.wal_fsync_seconds.observe)
+        self._disk = DiskLanes(disk, self.post, metrics.wal_fsync_seconds.observe)
         self.transport = PeerTransport(
             self, rng, lambda reason: metrics.count_peer_refused(reason.value)
         )
@@ -140,6 +140,8 @@ class Driver:
 
     async def start(self) -> None:
         """Recover and begin to tick; returns when the node knows who it is, or has stopped."""
+        who = "the kernel" if self._disk.start() else "a thread"
+        _LOG.debug("%s waits for the disk", who)
         for effect in self._node.start(self._loop.time()):
             self._perform[type(effect)](effect)
         self._tick_due_at = self._loop.time() + self._tick_seconds

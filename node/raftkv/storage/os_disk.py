@@ -41,6 +41,7 @@ from raftkv.storage.disk import (
     WriteFrom,
 )
 from raftkv.storage.errors import DirectoryLockedError, DirectoryUnusableError
+from raftkv.storage.kernel_sync import KernelSync, open_kernel_sync
 from raftkv.storage.layout import LOCK, refuse_foreign
 
 if sys.version_info >= (3, 12):
@@ -92,6 +93,13 @@ class OsDisk:
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+
+    def kernel_sync(self) -> KernelSync | None:
+        """What makes files here durable without a thread that waits; None: nothing does.
+
+        To be called with the directory locked.
+        """
+        return None if self._lock_fd is None else open_kernel_sync(self._lock_fd)
 
     def perform(self, ops: DiskOps) -> list[DiskResult]:
         """Perform ``ops`` in order, blocking; raises `DiskError` for the first that fails."""
