@@ -146,7 +146,7 @@ class Administrator:
             elif machine.is_started and machine.member_id in conf.removed:
                 changes.append(AddLearner(member_of(machine), is_auto, rejoins=True))
         for learner in conf.learners:
-            changes.append(PromoteLearner(learner))
+            changes += [PromoteLearner(learner)] * 3
             changes += [ReplaceMember(self._random.choice(conf.voters), learner)] * 3
         return changes
 

@@ -61,6 +61,7 @@ class Invariants:
         self._seen_last: dict[NodeId, tuple[Index, Term]] = {}  # how far I3 is checked
         self._acknowledged: dict[NodeId, tuple[Index, Term]] = {}  # I7: said to be durable
         self._terms: dict[NodeId, Term] = {}  # I10: the highest term each node spoke of
+        self._leaver_seen: tuple[NodeId, Term] | None = None
         self.elections = 0
         cluster.on_turn = self.after_turn
         cluster.on_recovered = self.after_recovery
@@ -175,7 +176,8 @@ class Invariants:
         # It counts itself without a message.
         if raft.durable_index > self._acknowledged.get(raft.id, (0, 0))[0]:
             self._acknowledged[raft.id] = (raft.durable_index, raft.term)
-        if raft.id not in raft.conf_state.ids:
+        if raft.id not in raft.conf_state.ids and self._leaver_seen != (raft.id, raft.term):
+            self._leaver_seen = (raft.id, raft.term)
             self.reached["leader that leaves"] += 1
         leader = raft._raft.role
         if isinstance(leader, Leader) and leader.reads.waiting:

@@ -63,6 +63,10 @@ class NetworkFaults:
         ids = self._ids()
         self._cut({(a, b) for a in ids for b in ids if (a in side) is not (b in side)}, seconds)
 
+    def star(self, hub: NodeId, seconds: float) -> None:
+        """All talk to this one, and nobody to anybody else."""
+        self._cut({pair for pair in permutations(self._ids(), 2) if hub not in pair}, seconds)
+
     def split_near(self, leader: NodeId, random: Random) -> None:
         """The leader and one or two others, and the rest."""
         others = [member for member in self._ids() if member != leader]

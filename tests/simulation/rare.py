@@ -47,6 +47,7 @@ RARE: Final = frozenset(
         "stop after a long stall",
         "swizzle",
         "thin pipe",
+        "voter that leaves reaches all others alone",
         # inside the nodes
         "configuration rolled back",
         "leader that leaves",

@@ -20,7 +20,7 @@ from raftkv.node.events import (
     WriteRequest,
 )
 from raftkv.node.messages import ConfigChanged, RequestId
-from raftkv.raft.confchange import AddLearner, ConfigChange
+from raftkv.raft.confchange import AddLearner, ConfigChange, ReplaceMember
 from raftkv.raft.messages import NodeId
 from raftkv.raft.rawnode import RawNode
 from raftkv.raft.roles import Role
@@ -251,6 +251,39 @@ def learner_that_was_away(seed: int) -> None:
     script.until(lambda: newcomer.applied_index == raft.applied_index, "the learner to catch up")
 
 
+def voter_that_leaves_leads(seed: int) -> None:
+    """A voter that is replaced may be the only one who can win an election (thesis 4.2.2).
+
+    It leads until the configuration without it is committed, and hands over then.
+    """
+    script = Script(seed, size=3, spare=1)
+    leader = script.elected(script.voters)
+    old, other = (machine for machine in script.voters if machine is not leader)
+    (new,) = script.spares
+    assert isinstance(script.change(leader, AddLearner(member_of(new))), ConfigChanged)
+    newcomer, raft = script.raft(new), script.raft(leader)
+    script.until(lambda: newcomer.applied_index == raft.last_index, "the learner to catch up")
+    change = ReplaceMember(member_id(old), member_id(new))
+    script.ask(leader, lambda rid, until: ConfigChangeRequest(rid, change, None, until))
+    script.until(lambda: raft.conf_state.is_joint, "the joint configuration")
+
+    script.only_links([old, leader], [old, other], [old, new])
+    script.elected([old])
+    leaver = script.raft(old)
+    script.until(lambda: leaver.id not in leaver.conf_state.ids, "it to leave the joint one")
+    assert leaver.role is Role.LEADER, "nobody else was told of that yet"
+    script.until(lambda: leaver.role is not Role.LEADER, "it to hand over")
+    assert leaver.commit_index == leaver.config_index == leaver.last_index
+
+    script.only_links(script.cluster.machines)
+    stay = [leader, other, new]
+    script.elected(stay)
+    script.until(
+        lambda: all(script.raft(m).applied_index > leaver.config_index for m in stay),
+        "the others to go on",
+    )
+
+
 def _has_applied(raft: RawNode, index: int) -> bool:
     return raft.applied_index >= index
 
@@ -259,4 +292,5 @@ SCENARIOS: dict[str, Callable[[int], None]] = {
     "figure_8": figure_8,
     "learner_that_was_away": learner_that_was_away,
     "paused_leader": paused_leader,
+    "voter_that_leaves_leads": voter_that_leaves_leads,
 }

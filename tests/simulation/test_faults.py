@@ -131,6 +131,14 @@ def test_there_is_no_line_where_majorities_overlap(conf: str) -> None:
     assert side_of_new_majority(_joint(new, old), ord("a"), Random(1)) is None
 
 
+def test_a_star_leaves_the_links_of_its_middle_alone() -> None:
+    script = Script(1, 3)
+    network = _faults(script).network
+    middle, first, second = map(member_id, script.voters)
+    network.star(middle, 1.0)
+    assert script.cluster.network._cut == {(first, second), (second, first)}
+
+
 def test_the_end_of_a_cut_does_not_heal_a_later_one() -> None:
     script = Script(1, 3)
     network = _faults(script).network
