@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,10 @@ class Client:
     ) -> None:
         """Start a load on all machines but ``without``; wait until writes are acknowledged."""
         pods = [pod for machine, pod in self._pods.items() if machine not in without]
+        # A Service leads nowhere on a machine whose rules have not followed its endpoints yet.
+        for pod in pods:
+            what = f"{pod} reaches {endpoint}"
+            wait_until(what, partial(self._require_reachable, pod, endpoint), seconds=10)
         clocks = self._in_parallel(pods, "clock")
         is_one_clock = len(set(clocks)) == 1
         connections = max(_CONNECTIONS_PER_POD_MIN, -(-CONNECTIONS_MIN // len(pods)))
@@ -147,6 +152,18 @@ class Client:
         with ThreadPoolExecutor() as pool:
             list(pool.map(begin, range(len(pods))))
         self.wait_for_writes(20)
+
+    def _require_reachable(self, pod: str, endpoint: str) -> None:
+        asked = {
+            "method": "GET",
+            "url": f"{endpoint}/livez",
+            "body": "",
+            "headers": {},
+            "timeout_seconds": 2,
+        }
+        answer = Answer(**json.loads(self._post(pod, "request", asked)))
+        if not answer.status:
+            raise NotYetError(answer.body)
 
     def mark_load(self) -> None:
         """Note this moment in the running load."""

@@ -133,6 +133,11 @@ class FailingWriter:
             self.engine.call()
             self.writer.put(table, *pair)
 
+    def append(self, table: Table, pairs: Sequence[Pair]) -> None:
+        for pair in pairs:
+            self.engine.call()
+            self.writer.append(table, [pair])
+
     def delete(self, table: Table, key: bytes) -> bool:
         self.engine.call()
         return self.writer.delete(table, key)

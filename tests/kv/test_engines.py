@@ -44,6 +44,8 @@ queries = st.one_of(
 changes = st.one_of(
     st.tuples(st.just("put"), tables, keys, values),
     st.tuples(st.just("putmulti"), tables, pairs),
+    st.tuples(st.just("append"), tables, pairs),
+    st.tuples(st.just("append"), tables, pairs.map(sorted)),
     st.tuples(st.just("delete"), tables, keys),
     st.tuples(st.just("hist_add"), hist_pairs),
     st.tuples(st.just("hist_delete"), keys, hist_values),
@@ -79,6 +81,8 @@ def transact(engine: Engine, operations: list[Operation], *, is_committed: bool)
                 raise _RollBackError  # noqa: TRY301 - the way to roll back is to raise
     except _RollBackError:
         pass
+    except EngineError:  # keys that do not ascend: nothing of the transaction is left
+        results.append("refused")
     return results
 
 

@@ -85,6 +85,16 @@ class EngineWriter(EngineReader, Protocol):
         """`put` all pairs in one call; fastest when they are sorted."""
         ...
 
+    def append(self, table: Table, pairs: Sequence[Pair]) -> None:
+        """Store pairs whose keys ascend and are greater than all that ``table`` holds.
+
+        Leaves no room between them for others, as `putmulti` does.
+
+        Raises:
+            EngineError: The keys are not as said; the transaction must not be committed.
+        """
+        ...
+
     def delete(self, table: Table, key: bytes) -> bool:
         """Remove ``key``; whether it was there."""
         ...

@@ -150,6 +150,14 @@ class _Writer(_Transaction):
         with self._txn.cursor(self._databases[table]) as cursor:
             cursor.putmulti(pairs)
 
+    def append(self, table: Table, pairs: Sequence[Pair]) -> None:
+        # LMDB splits a full page in two halves, of which the first stays half full when keys only
+        # grow. Appending leaves it full: of 256-byte values, 341 bytes a record and not 372.
+        with self._txn.cursor(self._databases[table]) as cursor:
+            _, added = cursor.putmulti(pairs, append=True)
+        if added != len(pairs):
+            raise EngineError("LMDB: the keys do not ascend")
+
     def delete(self, table: Table, key: bytes) -> bool:
         return self._txn.delete(key, db=self._databases[table])
 

@@ -8,7 +8,7 @@ hypothesis test (node design, rule 3).
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import groupby
+from itertools import groupby, pairwise
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeVar
 
@@ -180,6 +180,13 @@ class _Writer(_View):
     def putmulti(self, table: Table, pairs: Sequence[Pair]) -> None:
         for key, value in pairs:
             self.put(table, key, value)
+
+    def append(self, table: Table, pairs: Sequence[Pair]) -> None:
+        last = next(self.scan(table, b"", None, reverse=True), None)
+        keys = [key for key, _ in pairs] if last is None else [last[0], *(key for key, _ in pairs)]
+        if any(before >= after for before, after in pairwise(keys)):
+            raise EngineError("the keys do not ascend")
+        self.putmulti(table, pairs)
 
     def delete(self, table: Table, key: bytes) -> bool:
         existed = self.get(table, key) is not None

@@ -375,7 +375,7 @@ class Slice:
             writer.putmulti(Table.CUR, stored)
         if self._written_count < len(self.records):
             records = self.records[self._written_count :] if self._written_count else self.records
-            writer.putmulti(Table.REV, records)
+            writer.append(Table.REV, records)
             self._written_count = len(self.records)
         if self._superseded:
             writer.hist_add(self._superseded)

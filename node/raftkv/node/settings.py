@@ -56,7 +56,7 @@ class NodeSettings:
 
     # How much of the log stays in memory for followers that are a little behind, beyond what is
     # not applied yet. Who is farther behind is sent a snapshot.
-    log_bytes_max: int = 64 << 20
+    log_bytes_max: int = 32 << 20
     # Free for the log beside a snapshot that is made or received.
     snapshot_keep_free_bytes: int = 128 << 20
 

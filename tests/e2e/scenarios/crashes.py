@@ -14,6 +14,7 @@ from tests.e2e.raft_cluster import RaftCluster
 from tests.e2e.scenario import Scenario
 from tests.e2e.scenarios.bootstrap import FOUNDING_POINTS
 from tests.e2e.scenarios.network import install_pod_monitor_crd
+from tests.e2e.scenarios.operators import OWNED_OBJECTS
 from tests.e2e.scenarios.steps import (
     CHANGE_SECONDS,
     a_follower,
@@ -195,6 +196,17 @@ def _kill_and_recover(suite: Suite, demo: RaftCluster, point: str, provoke: Prov
         demo.patch_spec(**{field: {key: True}})
     demo.patch_spec(monitoring={"podMonitor": False})
     wait_changed(demo)
+    # What the status says may be of before the kill, if the spec did not change.
+    wait_value("objects that are missing", lambda: _missing(suite, demo), [], CHANGE_SECONDS)
+
+
+def _missing(suite: Suite, demo: RaftCluster) -> list[str]:
+    """Which of the cluster's objects are not there, or on their way out."""
+    found = (
+        (f"{kind} {name}", suite.kubectl.find(kind, name, "-n", demo.namespace))
+        for kind, name in OWNED_OBJECTS
+    )
+    return [what for what, item in found if item is None or "deletionTimestamp" in item["metadata"]]
 
 
 def _scenario(point: str) -> Scenario:

@@ -31,9 +31,9 @@ _EDITS: tuple[tuple[str, str, JsonObject], ...] = (
     ("poddisruptionbudget", "demo", {"spec": {"maxUnavailable": 3}}),
     ("statefulset", "demo", {"spec": {"replicas": 4, "updateStrategy": {"type": "RollingUpdate"}}}),
 )
-# Deleted while clients are served. The client Service is not: with its address it takes away
-# what the clients connect to. The StatefulSet leaves its pods.
-_DELETED = (
+#: What belongs to the cluster beside pods, claims and the client Service. All of it is deleted
+#: while clients are served; with the Service's address went what they connect to.
+OWNED_OBJECTS = (
     ("configmap", "demo-config"),
     ("serviceaccount", "demo-node"),
     ("service", "demo-peers"),
@@ -53,7 +53,7 @@ def drift(suite: Suite) -> None:
             suite.kubectl.patch(kind, name, demo.namespace, change)
             _wait_essence(suite, demo, kind, name, before)
         wait_value("three pods are left", lambda: len(demo.pods()), 3, CHANGE_SECONDS)
-        for kind, name in _DELETED:
+        for kind, name in OWNED_OBJECTS:  # the StatefulSet leaves its pods
             before = _essence(suite, demo, kind, name)
             where = ("-n", demo.namespace, "--cascade=orphan")
             suite.kubectl("delete", kind, name, *where)
