@@ -27,8 +27,9 @@ local step = 1
 
 function init(args)
   is_etcd = args[1] ~= "RaftKV"
-  number = tonumber(args[2])
   step = tonumber(args[3])
+  -- wrk asks for one request that it does not send, to see whether it is one.
+  number = tonumber(args[2]) - step
 end
 
 function request()
