@@ -1,10 +1,10 @@
 """The checkers fail when they should."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from raftkv.demo.cluster import founded_cluster
 from raftkv.raft.invariants import Observation, check_basic, check_delta, observe

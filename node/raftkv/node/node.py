@@ -411,11 +411,15 @@ class Node:
     # ---- one turn ---------------------------------------------------------------------------
 
     def _turn(self, core: Core) -> None:
-        requests = self.requests
-        self.orders.turn(core.raft)
-        requests.offer_writes(core.raft, core.store, self._now)
-        requests.offer_reads(core.raft, self._now)
-        self._carry_out(core, core.raft.ready())
+        requests, raft = self.requests, core.raft
+        self.orders.turn(raft)
+        requests.offer_writes(raft, core.store, self._now)
+        requests.offer_reads(raft, self._now)
+        # In most turns nothing happens: then the core is asked once.
+        is_busy = bool(self._unapplied)
+        if raft.has_ready():
+            is_busy = True
+            self._carry_out(core, raft.ready())
         self._apply_slice(core)
         if core.store.revision > self._told_revision:
             self._told_revision = core.store.revision
@@ -423,8 +427,8 @@ class Node:
         requests.serve_reads(core.store, self._now)
         requests.flush_replies()
         # The round that was just confirmed makes room for the next one.
-        requests.offer_reads(core.raft, self._now)
-        if self._unapplied or core.raft.has_ready():
+        is_busy = requests.offer_reads(raft, self._now) or is_busy
+        if self._unapplied or (is_busy and raft.has_ready()):
             self._effects.append(Continue())
 
     def _carry_out(self, core: Core, ready: Ready) -> None:
@@ -485,6 +489,8 @@ class Node:
 
     def _expire_requests(self) -> None:
         core = self.core
+        if not (self.requests.has_deadlines or self.orders.has_deadlines):
+            return
         outlook = Outlook(
             # Before recovery it is not known; then there is no leader to be asked either way.
             has_cluster=core is None or core.identity.cluster_id is not None,

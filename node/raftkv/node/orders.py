@@ -108,6 +108,11 @@ class Orders:
         """How many orders are not answered yet."""
         return len(self._held) + len(self._forwarded) + len(self._begun())
 
+    @property
+    def has_deadlines(self) -> bool:
+        """Whether anything waits that `expire` could end."""
+        return bool(self._held or self._forwarded or self._changes or self._transfers)
+
     # ---- events -----------------------------------------------------------------------------
 
     def on_change(self, request: ConfigChangeRequest) -> None:

@@ -60,6 +60,17 @@ class Reads:
         revised = len(self._for_revision) + len(self._unconfirmed)
         return len(self.waiting) + in_round + indexed + revised
 
+    @property
+    def has_any(self) -> bool:
+        """Whether any read is pending."""
+        return bool(
+            self.waiting
+            or self._round is not None
+            or self._indexed
+            or self._for_revision
+            or self._unconfirmed
+        )
+
     def age_seconds(self, now: float) -> float | None:
         """The store shows at least all that was committed so long ago; None: nothing is known."""
         return None if self._fresh_as_of is None else now - self._fresh_as_of

@@ -123,6 +123,11 @@ class Requests:
         """How many requests are pending."""
         return len(self.writes) + len(self.reads) + len(self.locks)
 
+    @property
+    def has_deadlines(self) -> bool:
+        """Whether anything waits that `expire` could end."""
+        return self.writes.has_any or self.reads.has_any
+
     # ---- events -----------------------------------------------------------------------------
 
     def on_write(self, request: WriteRequest) -> None:
@@ -216,9 +221,8 @@ class Requests:
         for write in self.writes.expire_sent(now):
             self._settle(write, _LATE_WRITE)
             write.cancelled = True
-        late_read = _LATE_READ if outlook.knows_leader else outlook.no_leader
         for request in self.reads.expire_unasked(now):
-            self._answer(request.id, late_read)
+            self._answer(request.id, _LATE_READ if outlook.knows_leader else outlook.no_leader)
         for request in self.reads.expire_lagging(now):
             self._answer(request.id, _LAGGING)
 
@@ -248,15 +252,16 @@ class Requests:
             batch = self._take_batch()
             self._send(leader, self.writes.forward(leader, batch, self._incarnation))
 
-    def offer_reads(self, raft: RawNode, now: float) -> None:
-        """Ask for a read index on behalf of all reads that wait."""
+    def offer_reads(self, raft: RawNode, now: float) -> bool:
+        """Ask for a read index on behalf of all reads that wait; whether the core was asked."""
         if not self.reads.wants_round() or raft.leader_id is None:
-            return
+            return False
         context = self.reads.begin_round(now)
         try:
             raft.read_index(context)
         except ReadDropped:
             self.reads.abandon_round(context)
+        return True
 
     def settle_entry(self, entry: AppliedEntry) -> None:
         """Answer the writes that were proposed at this index, whichever entry came to be there."""

@@ -72,6 +72,11 @@ class Writes:
         proposed = sum(len(proposal.writes) for proposal in self._proposals())
         return len(self.held) + len(self.forwarded) + proposed
 
+    @property
+    def has_any(self) -> bool:
+        """Whether any write is pending."""
+        return bool(self.held or self.forwarded or self.proposed)
+
     def hold(self, write: PendingWrite) -> None:
         """Take a new write, or one that is known not to have happened."""
         self.held.append(write)

@@ -7,8 +7,9 @@ shows in a whole cluster (election safety, log matching, ...) is checked by the 
 Source: LogCabin's ``RaftConsensusInvariants.cc`` with its checkBasic and checkDelta.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from raftkv.raft.messages import Index, NodeId, Term
 from raftkv.raft.progress import ProgressState
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from raftkv.raft.raft import Raft
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True):
     """What `check_delta` compares: a node's state at one moment, by value."""
 
     term: Term
@@ -38,29 +38,31 @@ class Observation:
 def observe(raft: "Raft") -> Observation:
     """Take down the present state."""
     log = raft.log
+    # By position: this is done after every call to the core.
     return Observation(
-        term=raft.term,
-        vote=raft.vote,
-        leader_id=raft.leader_id,
-        is_leader=isinstance(raft.role, Leader),
-        commit=log.commit,
-        applied=log.applied,
-        applying=log.applying,
-        first_index=log.first_index,
-        last_index=log.last_index,
-        commit_term=log.term_of(log.commit),
+        raft.term,
+        raft.vote,
+        raft.leader_id,
+        isinstance(raft.role, Leader),
+        log.commit,
+        log.applied,
+        log.applying,
+        log.first_index,
+        log.last_index,
+        log.term_of(log.commit),
     )
 
 
 def check_basic(raft: "Raft") -> None:
     """Check one state. Costs a walk over the peers, not over the log."""
     log, role = raft.log, raft.role
+    last_index = log.last_index
     assert log.base.index <= log.applied <= log.applying <= log.commit
     assert log.applying <= log.durable or log.is_installing
-    assert log.config_index <= log.last_index
-    assert max(log.commit, log.durable) <= log.last_index
+    assert log.config_index <= last_index
+    assert log.commit <= last_index
+    assert log.durable <= last_index
     assert log.base.term <= log.last_term <= raft.term
-    assert log.config_index <= log.last_index
     assert raft.quorum == Quorum.of(log.conf_state)
     assert raft.vote is None or raft.term > 0
     match role:
@@ -77,21 +79,21 @@ def check_basic(raft: "Raft") -> None:
 
 
 def _check_leader(raft: "Raft", leader: Leader) -> None:
-    log = raft.log
+    log, ids = raft.log, raft.log.conf_state.ids
+    last_index, inflights_max = log.last_index, raft.config.inflight_appends_max
     assert leader.progress[raft.id].match == log.durable, "a leader counts what is on its disk"
     assert leader.is_founding or log.last_term == raft.term, "a leader begins with a no-op"
-    uncommitted = (
-        log.entries(log.commit + 1, log.last_index + 1) if leader.uncommitted_bytes else ()
-    )
+    uncommitted = log.entries(log.commit + 1, last_index + 1) if leader.uncommitted_bytes else ()
     assert leader.uncommitted_bytes == sum(len(entry.data) for entry in uncommitted)
     for peer in leader.peers:
         progress = leader.progress[peer]
-        assert 0 <= progress.match < progress.next <= log.last_index + 1
+        in_flight = len(progress.inflights)
+        assert 0 <= progress.match < progress.next <= last_index + 1
         assert progress.confirmed_round <= leader.reads.number
-        assert len(progress.inflights) <= raft.config.inflight_appends_max
-        assert progress.state is ProgressState.REPLICATE or len(progress.inflights) == 0
-        assert (progress.leaves_at is None) is (peer in log.conf_state.ids)
-    assert set(log.conf_state.ids) <= set(leader.progress), "a member is not served"
+        assert in_flight <= inflights_max
+        assert progress.state is ProgressState.REPLICATE or in_flight == 0
+        assert (progress.leaves_at is None) is (peer in ids)
+    assert leader.progress.keys() >= set(ids), "a member is not served"
 
 
 def check_delta(before: Observation, now: Observation) -> None:

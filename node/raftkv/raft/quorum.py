@@ -37,7 +37,7 @@ class Quorum:
     @classmethod
     def of(cls, conf: ConfState) -> Self:
         """The quorum of a configuration; learners have no say."""
-        return cls(tuple(half for half in (conf.voters, conf.voters_outgoing) if half))
+        return cls(tuple(filter(None, (conf.voters, conf.voters_outgoing))))
 
     @property
     def voters(self) -> tuple[NodeId, ...]:

@@ -250,12 +250,13 @@ class RawNode:
             raft.messages
             or raft.read_states
             or raft.reads_dropped
+            or raft.snapshots_wanted
             or log.has_applicable
             or raft.durability.can_begin(raft.term, raft.vote, log)
             or raft.durability.can_release(raft.term, raft.vote, log.durable)
             or log.conf_state is not self._told_conf_state
             or raft.contacts is not self._told_contacts
-            or self._soft_state() != self._told_soft_state
+            or self._is_role_news()
             or (
                 isinstance(leader, Leader)
                 and (
@@ -283,8 +284,8 @@ class RawNode:
         ready.messages += durability.release(raft.term, raft.vote, log.durable)
         if durability.can_begin(raft.term, raft.vote, log):
             ready.write = durability.begin(raft.hard_state, log)
-        soft_state = self._soft_state()
-        if soft_state != self._told_soft_state:
+        if self._is_role_news():
+            soft_state = SoftState(self.role, raft.leader_id, raft.term)
             ready.soft_state = self._told_soft_state = soft_state
         if log.conf_state is not self._told_conf_state:
             ready.conf_state = self._told_conf_state = log.conf_state
@@ -293,8 +294,12 @@ class RawNode:
         self._check()
         return ready
 
-    def _soft_state(self) -> SoftState:
-        return SoftState(self.role, self._raft.leader_id, self._raft.term)
+    def _is_role_news(self) -> bool:
+        """Whether the soft state is another than the one that was told last."""
+        told, raft = self._told_soft_state, self._raft
+        return (
+            raft.term != told.term or raft.leader_id != told.leader_id or self.role is not told.role
+        )
 
     def _check(self) -> None:
         if not self._raft.config.check_invariants:
