@@ -8,6 +8,7 @@ count the rare paths inside the consensus core, so that a campaign can tell that
 from collections import Counter
 
 from raftkv.node.events import Effect, Send
+from raftkv.node.node import Core
 from raftkv.raft.messages import (
     AppendResp,
     ConfState,
@@ -61,6 +62,7 @@ class Invariants:
         self._seen_last: dict[NodeId, tuple[Index, Term]] = {}  # how far I3 is checked
         self._acknowledged: dict[NodeId, tuple[Index, Term]] = {}  # I7: said to be durable
         self._terms: dict[NodeId, Term] = {}  # I10: the highest term each node spoke of
+        self._looked_at: dict[Machine, tuple[object, ...]] = {}
         self._leaver_seen: tuple[NodeId, Term] | None = None
         self.elections = 0
         cluster.on_turn = self.after_turn
@@ -79,19 +81,25 @@ class Invariants:
         core = process.node.core
         if core is None:
             return
+        if not self._is_as_it_was(machine, process, core):
+            self.look(process, core)
         raft = core.raft
-        self._last_ids[raft.id] = (raft.last_term, raft.last_index)
-        self._note_payloads(raft)
-        self._check_log_matching(raft)
-        self._check_leader(raft)
-        self._check_indexes(raft, core.store.applied_index)
-        self._check_committed(raft)
-        self._check_configurations(raft, process)
-        self._check_applied(core.store.applied_index, core.store.chain_hash)
         spoken_for = self._acknowledged.get(raft.id)
         if spoken_for is not None and raft.last_index < spoken_for[0]:
             # A leader made it drop a suffix that was never committed.
             self._acknowledged[raft.id] = (raft.last_index, raft.last_term)
+
+    def look(self, process: Process, core: Core) -> None:
+        """Check what a node is, whether it changed or not."""
+        raft, store = core.raft, core.store
+        self._last_ids[raft.id] = (raft.last_term, raft.last_index)
+        self._note_payloads(raft)
+        self._check_log_matching(raft)
+        self._check_leader(raft)
+        self._check_indexes(raft, store.applied_index)
+        self._check_committed(raft)
+        self._check_configurations(raft, process)
+        self._check_applied(store.applied_index, store.chain_hash)
 
     def after_recovery(self, machine: Machine) -> None:
         """What a node said was durable must be there when it comes back (I7, I10)."""
@@ -129,6 +137,37 @@ class Invariants:
             raise InvariantError(f"I15: {machine.name} holds {snapshots} and {segments}")
         if pending > PENDING_MAX:
             raise InvariantError(f"I15: {pending} requests are pending on {machine.name}")
+
+    def _is_as_it_was(self, machine: Machine, process: Process, core: Core) -> bool:
+        """Whether nothing changed that `look` looks at, so that it cannot fail."""
+        # It compares a node with what it remembers. All that it reads of the node is in ``now``,
+        # and was the same after this process's last turn, which passed. What it remembers of all
+        # nodes only grows, and what is known of an index or a term is never replaced: if another
+        # node adds what this one contradicts, it is found in that node's turn. Only which of the
+        # node's configurations are known to be committed may change by others alone: who holds one
+        # that was not is looked at again after each commit. Turns in which reads wait are counted.
+        raft = core.raft._raft
+        log, role, store = raft.log, raft.role, core.store
+        is_leader = isinstance(role, Leader)
+        now = (
+            process,
+            raft.term,
+            is_leader,
+            log.base,
+            log.last_index,
+            log.last_term,
+            log.term_of(log.commit),
+            log.commit,
+            log.applied,
+            log.durable,
+            log.config_index,
+            log.conf_state,
+            store.applied_index,
+            store.chain_hash,
+            0 if len(self.configurations.get(raft.id, ())) == 1 else len(self._committed),
+        )
+        before, self._looked_at[machine] = self._looked_at.get(machine), now
+        return now == before and not (isinstance(role, Leader) and role.reads.waiting)
 
     # ---- invariants -------------------------------------------------------------------------
 

@@ -254,8 +254,8 @@ class Cluster:
     def _make_turn_due(self, machine: Machine, process: Process) -> None:
         if not process.is_turn_due and not process.is_paused:
             process.is_turn_due = True
-            delay = self.world.rng.uniform(0.0, TURN_SECONDS_MAX)
-            self.world.after(delay, lambda: self._turn(machine, process))
+            delay = self.world.rng.random() * TURN_SECONDS_MAX
+            self.world.after(delay, partial(self._turn, machine, process))
 
     def _turn(self, machine: Machine, process: Process) -> None:
         process.is_turn_due = False
@@ -266,11 +266,13 @@ class Cluster:
         if taken > 1 and self.world.chance(0.1):
             taken = self.world.rng.randint(1, taken - 1)
         events, process.inbox = process.inbox[:taken], process.inbox[taken:]
-        was_started = process.node.is_started
-        effects = process.node.handle(events, self.clock(machine))
-        if process.node.is_started and not was_started:
+        node = process.node
+        was_started = node.core is not None
+        effects = node.handle(events, self.clock(machine))
+        if not was_started and node.core is not None:
             self._attach(machine, process)
-        self._perform(machine, process, effects)
+        if effects:
+            self._perform(machine, process, effects)
         if machine.process is process:
             self.on_turn(machine, effects)
             if process.inbox:
@@ -289,10 +291,11 @@ class Cluster:
     def _tick(self, machine: Machine, process: Process) -> None:
         if machine.process is not process:
             return
-        if not any(isinstance(event, Tick) for event in process.inbox):
+        inbox = process.inbox
+        if not inbox or not any(isinstance(event, Tick) for event in inbox):
             # A late tick counts once (rule 17).
             self.deliver(machine, process, Tick())
-        self.world.after(machine.tick_seconds, lambda: self._tick(machine, process))
+        self.world.after(machine.tick_seconds, partial(self._tick, machine, process))
 
     def _perform(self, machine: Machine, process: Process, effects: list[Effect]) -> None:
         for effect in effects:

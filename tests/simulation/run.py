@@ -164,6 +164,7 @@ class _Run:
         self.followers.start()
         self.faults.start()
         self.world.after(CHECKPOINT_SECONDS, self._checkpoint)
+        self.world.run_until(self.length.seconds)
         while not self._is_long_enough():
             self.world.step()
         self._heal()
@@ -183,8 +184,6 @@ class _Run:
 
     def _is_long_enough(self) -> bool:
         world, length = self.world, self.length
-        if world.now < length.seconds:
-            return False
         is_enough = (
             self.faults.crash_count >= length.crashes and self._operations >= length.operations
         )

@@ -68,6 +68,13 @@ class Script:
         assert machine.process.node.core is not None
         return machine.process.node.core.raft
 
+    def look(self, machine: Machine) -> None:
+        """Check the machine's node, which has recovered, though nothing happened to it."""
+        process = machine.process
+        assert process is not None
+        assert process.node.core is not None
+        self.invariants.look(process, process.node.core)
+
     def leader(self, among: list[Machine] | None = None) -> Machine | None:
         """A leader among these machines that have recovered, or all."""
         for machine in among or self.cluster.machines:
@@ -251,12 +258,8 @@ def learner_that_was_away(seed: int) -> None:
     script.until(lambda: newcomer.applied_index == raft.applied_index, "the learner to catch up")
 
 
-def voter_that_leaves_leads(seed: int) -> None:
-    """A voter that is replaced may be the only one who can win an election (thesis 4.2.2).
-
-    It leads until the configuration without it is committed, and hands over then.
-    """
-    script = Script(seed, size=3, spare=1)
+def _amid_a_replacement(script: Script) -> tuple[Machine, Machine, Machine, Machine]:
+    """A leader that just appended a joint configuration, who leaves, who stays, who comes."""
     leader = script.elected(script.voters)
     old, other = (machine for machine in script.voters if machine is not leader)
     (new,) = script.spares
@@ -266,7 +269,33 @@ def voter_that_leaves_leads(seed: int) -> None:
     change = ReplaceMember(member_id(old), member_id(new))
     script.ask(leader, lambda rid, until: ConfigChangeRequest(rid, change, None, until))
     script.until(lambda: raft.conf_state.is_joint, "the joint configuration")
+    return leader, old, other, new
 
+
+def two_majorities(seed: int) -> None:
+    """A leader with a majority of the new voters alone decides nothing (paper 6)."""
+    script = Script(seed, size=3, spare=1)
+    first, old, other, new = _amid_a_replacement(script)
+    index = script.raft(first).config_index
+    script.only_links([first, new], [old, other])
+    second = script.elected([old, other])
+    script.until(lambda: script.raft(second).commit_index >= index, "its first entry")
+    assert script.raft(first).commit_index < index
+    script.until(lambda: script.raft(first).role is not Role.LEADER, "the first to give up")
+
+    script.only_links(script.cluster.machines)
+    voters = script.voters
+    script.until(lambda: all(script.raft(m).applied_index >= index for m in voters), "all to agree")
+    assert not any(script.raft(machine).conf_state.is_joint for machine in voters)
+
+
+def voter_that_leaves_leads(seed: int) -> None:
+    """A voter that is replaced may be the only one who can win an election (thesis 4.2.2).
+
+    It leads until the configuration without it is committed, and hands over then.
+    """
+    script = Script(seed, size=3, spare=1)
+    leader, old, other, new = _amid_a_replacement(script)
     script.only_links([old, leader], [old, other], [old, new])
     script.elected([old])
     leaver = script.raft(old)
@@ -292,5 +321,6 @@ SCENARIOS: dict[str, Callable[[int], None]] = {
     "figure_8": figure_8,
     "learner_that_was_away": learner_that_was_away,
     "paused_leader": paused_leader,
+    "two_majorities": two_majorities,
     "voter_that_leaves_leads": voter_that_leaves_leads,
 }

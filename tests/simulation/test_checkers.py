@@ -1,5 +1,6 @@
 """Each checker of the simulation can fail: doctored evidence must be refused."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -21,10 +22,14 @@ from raftkv.kv.ranges import Page, Range
 from raftkv.kv.store import Store
 from raftkv.node.events import Get, ReadResult
 from raftkv.node.messages import Failure, FailureCode
+from raftkv.node.node import Core
 from raftkv.raft.messages import AppendResp, Entry, EntryType, NodeId, VoteResp
-from tests.simulation.checkers import InvariantError
+from raftkv.raft.rawnode import RawNode
+from tests.simulation.checkers import InvariantError, Invariants
+from tests.simulation.cluster import Machine, Process
 from tests.simulation.damage import Harm
 from tests.simulation.oracle import Oracle
+from tests.simulation.run import SHORT, run
 from tests.simulation.scenarios import Script, member_id
 
 COMMANDS: tuple[Command, ...] = (
@@ -200,7 +205,7 @@ def test_i1_two_leaders_of_one_term_are_refused() -> None:
     leader = script.elected(script.voters)
     script.invariants._leaders[script.raft(leader).term] = 12345
     with pytest.raises(InvariantError, match="I1"):
-        script.invariants.after_turn(leader, [])
+        script.look(leader)
 
 
 def test_i2_a_leader_that_drops_an_entry_is_refused() -> None:
@@ -209,7 +214,7 @@ def test_i2_a_leader_that_drops_an_entry_is_refused() -> None:
     raft = script.raft(leader)
     script.invariants._led[raft.id] = (raft.term, raft.last_index + 1)
     with pytest.raises(InvariantError, match="I2"):
-        script.invariants.after_turn(leader, [])
+        script.look(leader)
 
 
 def test_i3_and_i4_another_entry_under_a_known_name_is_refused() -> None:
@@ -219,7 +224,7 @@ def test_i3_and_i4_another_entry_under_a_known_name_is_refused() -> None:
     invariants._entries[raft.last_index, raft.last_term] = (1, EntryType.NORMAL, b"another")
     invariants._seen_last.clear()
     with pytest.raises(InvariantError, match="I3"):
-        invariants.after_turn(machine, [])
+        script.look(machine)
     leader = script.raft(script.elected(script.voters))
     invariants._committed[leader.last_index] = 99
     with pytest.raises(InvariantError, match="I4"):
@@ -231,7 +236,7 @@ def test_i5_another_state_after_the_same_index_is_refused() -> None:
     machine = script.voters[0]
     script.invariants._applied[script.raft(machine).applied_index] = b"another"
     with pytest.raises(InvariantError, match="I5"):
-        script.invariants.after_turn(machine, [])
+        script.look(machine)
 
 
 def test_i7_and_i10_a_node_that_came_back_with_less_is_refused() -> None:
@@ -254,7 +259,7 @@ def test_i7_a_leader_that_came_back_with_less_than_it_counted_is_refused() -> No
     raft = script.raft(leader)
     script.until(lambda: raft.durable_index == raft.last_index, "its log to be durable")
     script.invariants._acknowledged.clear()  # what it answered others as a follower
-    script.invariants.after_turn(leader, [])
+    script.look(leader)
     raft._raft.log._entries.pop()
     with pytest.raises(InvariantError, match="I7"):
         script.invariants.after_recovery(leader)
@@ -294,6 +299,34 @@ def test_i15_a_disk_with_too_many_files_is_refused() -> None:
         machine.disk.write(f"snapshots/{number}.snapshot", b"")
     with pytest.raises(InvariantError, match="I15"):
         script.invariants.check_bounds(machine)
+
+
+def _books(invariants: Invariants, raft: RawNode) -> tuple[object, ...]:
+    """What is remembered: of this node, how much of all, and what was counted."""
+    kept = vars(invariants).values()
+    own = [book.get(raft.id) for book in kept if isinstance(book, dict)]
+    return own, [len(book) for book in kept if isinstance(book, dict)], invariants.reached.copy()
+
+
+def test_who_is_as_it_was_needs_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checks that are left out find nothing, and note nothing."""
+    is_as_it_was, counts = Invariants._is_as_it_was, Counter[bool]()
+
+    def look_all_the_same(
+        invariants: Invariants, machine: Machine, process: Process, core: Core
+    ) -> bool:
+        is_same = is_as_it_was(invariants, machine, process, core)
+        counts[is_same] += 1
+        if is_same:
+            before = _books(invariants, core.raft)
+            invariants.look(process, core)
+            assert _books(invariants, core.raft) == before
+        return is_same
+
+    monkeypatch.setattr(Invariants, "_is_as_it_was", look_all_the_same)
+    run(11, SHORT)
+    assert counts[True] > 500
+    assert counts[False] > 500
 
 
 def test_a_node_id_is_not_a_small_number() -> None:

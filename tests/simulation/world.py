@@ -38,6 +38,14 @@ class World:
         action()
         return True
 
+    def run_until(self, time: float) -> None:
+        """Do all that comes before ``time``, and what comes first at it or behind it."""
+        agenda, pop = self._agenda, heapq.heappop
+        while self.now < time and agenda:
+            self.now, _, action = pop(agenda)
+            self.events += 1
+            action()
+
     def trace(self, line: str) -> None:
         """Note what happened. Two runs of one seed have the same trace, byte for byte."""
         stamped = f"{self.now:12.6f} {line}"
