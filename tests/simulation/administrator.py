@@ -146,8 +146,8 @@ class Administrator:
             elif machine.is_started and machine.member_id in conf.removed:
                 changes.append(AddLearner(member_of(machine), is_auto, rejoins=True))
         for learner in conf.learners:
-            changes += [PromoteLearner(learner)] * 3
-            changes += [ReplaceMember(self._random.choice(conf.voters), learner)] * 3
+            changes += [PromoteLearner(learner)] * 6
+            changes += [ReplaceMember(self._random.choice(conf.voters), learner)] * 8
         return changes
 
     def _changed(self, change: ConfigChange, answer: Answer | None) -> None:

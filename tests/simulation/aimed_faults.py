@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.05
 # Some election timeouts of the slowest clock.
 CUT_SECONDS = (1.0, 2.5)
 # Until the leader has stepped down, another is elected, and two entries are on a majority.
-HUB_SECONDS = (2.0, 4.0)
+STAR_SECONDS = (2.0, 4.0)
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class AimedFaults:
         self._majority_cut = random.choice((0.0, 0.7, 1.0))
         # Or one that only the voter that leaves can win an election under.
         self._leaver_random = Random(cluster.world.seed + 7)
-        self._leaver_cut = self._leaver_random.choice((0.0, 0.4, 0.8))
+        self._leaver_cut = self._leaver_random.choice((0.5, 1.0))
         self._change_seen: Index = 0
         # New leaders that are alone with their first entry, one after the other, and one that
         # spreads what an older one left (paper fig. 8).
@@ -96,15 +96,14 @@ class AimedFaults:
         """The entry was just appended, and nobody else has it."""
         conf = raft.conf_state
         leaver = next((v for v in conf.voters_outgoing if v not in conf.voters), None)
-        if leaver is not None and self._leaver_random.random() < self._leaver_cut:
-            self.reached["voter that leaves reaches all others alone"] += 1
-            self._network.star(leaver, self._leaver_random.uniform(*HUB_SECONDS))
-            return
         side = side_of_new_majority(raft.conf_state, raft.id, self._random)
         drawn = self._random.random()
         if side is not None and drawn < self._majority_cut:
             self.reached["cut between two majorities"] += 1
             self._network.split(side, self._random.uniform(*CUT_SECONDS))
+        elif leaver is not None and self._leaver_random.random() < self._leaver_cut:
+            self.reached["voter that leaves reaches all others alone"] += 1
+            self._network.star(leaver, self._leaver_random.uniform(*STAR_SECONDS))
         elif side is None and drawn < self._change_cut:
             self.reached["cut amid a change of members"] += 1
             self._network.split_near(raft.id, self._random)

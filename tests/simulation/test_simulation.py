@@ -38,58 +38,58 @@ def test_scenario(name: str, seed: int) -> None:
     SCENARIOS[name](seed)
 
 
-# The short seeds that find them; `make mutants` looks for others. A change of the simulation moves
-# them: `python -m tests.simulation.mutants --length short` says where to.
+# The first short seeds that find them; `make mutants` looks for standard ones. A change of the
+# simulation, or of what a node does when, moves them:
+# `python -m tests.simulation.mutants --length short` says where to.
 FOUND_BY = {
     "answer_before_fsync": 1,
     "applied_before_it_is_committed": 1,
     "applied_index_outside_the_transaction": 1,
-    "change_answered_when_appended": 23,
-    "commit_of_old_term": 13,
-    "configuration_applied_twice": 7,
+    "change_answered_when_appended": 21,
+    "commit_of_old_term": 9,
+    "configuration_applied_twice": 1,
     "damage_cut_as_a_torn_tail": 4,
-    "failed_sync_taken_for_done": 5,
+    "failed_sync_taken_for_done": 11,
     "fence_without_a_lock": 1,
-    "forwarded_write_sent_again": 4,
+    "forwarded_write_sent_again": 6,
     "late_append_truncates": 3,
-    "learner_counts_in_the_quorum": 33,
-    "lease_ends_early_after_an_election": 8,
+    "learner_counts_in_the_quorum": 11,
+    "lease_ends_early_after_an_election": 12,
     "lock_outlives_its_lease": 1,
     "log_time_runs_ahead": 1,
     "read_before_it_is_applied": 3,
     "retry_done_again": 1,
     "snapshot_without_idempotency_records": 1,
     "snapshot_without_the_configuration": 1,
-    "stale_read": 6,
+    "stale_read": 5,
     "tokens_repeat_after_a_snapshot": 1,
-    "vote_not_persisted": 9,
+    "vote_not_persisted": 7,
     "watch_resumes_one_late": 1,
 }
 
 
-# Of standard length: short ones seldom replace a member.
-FOUND_LATER_BY = {"joint_quorum_is_ignored": 11}
+SEEDS_MAX = 30
+
+# Short ones seldom replace a member.
+FOUND_IN_A_SCENARIO = {
+    "commit_of_old_term": "figure_8",
+    "joint_quorum_is_ignored": "two_majorities",
+    "stale_read": "paused_leader",
+}
 
 
 def test_no_mutant_is_left_out() -> None:
-    assert {*FOUND_BY, *FOUND_LATER_BY} == set(MUTANTS)
+    assert {*FOUND_BY, *FOUND_IN_A_SCENARIO} == set(MUTANTS)
 
 
 @pytest.mark.parametrize(("name", "seed"), FOUND_BY.items())
 def test_the_mutant_dies(name: str, seed: int) -> None:
-    death = hunt(MUTANTS[name], seeds_max=1, first_seed=seed, length=SHORT)
+    """By the seed that is named here, or by one soon after it if something moved them."""
+    death = hunt(MUTANTS[name], seeds_max=SEEDS_MAX, first_seed=seed, length=SHORT)
     assert death is not None, "it survived"
 
 
-@pytest.mark.parametrize(("name", "seed"), FOUND_LATER_BY.items())
-def test_the_mutant_dies_later(name: str, seed: int) -> None:
-    death = hunt(MUTANTS[name], seeds_max=1, first_seed=seed)
-    assert death is not None, "it survived"
-
-
-@pytest.mark.parametrize(
-    ("name", "scenario"), [("stale_read", "paused_leader"), ("commit_of_old_term", "figure_8")]
-)
+@pytest.mark.parametrize(("name", "scenario"), FOUND_IN_A_SCENARIO.items())
 def test_the_mutant_dies_in_a_scenario(name: str, scenario: str) -> None:
     """Each step on purpose: no luck is needed where the rule is known."""
     with MUTANTS[name](), pytest.raises(InvariantError):
