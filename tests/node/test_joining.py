@@ -1,5 +1,7 @@
 """Who a node listens to, and when it belongs to a cluster (node design, rule 15)."""
 
+from collections.abc import Iterable
+
 from raftkv.kv.memory_engine import MemoryEngineFactory
 from raftkv.node.events import (
     Bootstrapped,
@@ -75,7 +77,7 @@ class Empty:
         """As whom it is listed."""
         return Member(self.id, "n1", "n1:1", "http://n1")
 
-    def _take(self, effects: list[Effect]) -> None:
+    def _take(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, SubmitDisk):
                 self.waiting.append(effect)

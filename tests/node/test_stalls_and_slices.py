@@ -1,5 +1,7 @@
 """What a node does when its disk stalls or fails, and how it shares the loop with others."""
 
+from collections.abc import Iterable
+
 from raftkv.kv.commands import Put, encode_command
 from raftkv.kv.memory_engine import MemoryEngineFactory
 from raftkv.node.events import (
@@ -67,7 +69,8 @@ class Alone:
         submission = self.waiting.pop(0)
         self.handle(DiskDone(submission.submission, self.disk.perform(submission.ops)))
 
-    def _take(self, effects: list[Effect]) -> None:
+    def _take(self, effects: Iterable[Effect]) -> None:
+        effects = list(effects)
         self.effects += effects
         self.waiting += [effect for effect in effects if isinstance(effect, SubmitDisk)]
 

@@ -205,3 +205,26 @@ def test_restart_above_a_compacted_log() -> None:
 def test_config_that_cannot_work_is_refused(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"heartbeats|jitter"):
         replace(CONFIG, **change)  # type: ignore[arg-type]
+
+
+def test_nothing_is_expected_of_a_peer_that_has_the_whole_committed_log() -> None:
+    cluster = leading_cluster()
+    leader = cluster.raft(1)
+    cluster.settle()
+    assert [leader.expects_nothing_of(peer) for peer in (1, 2, 3, 9)] == [False, True, True, False]
+    assert not cluster.raft(2).expects_nothing_of(1)
+    leader.propose(b"x")
+    assert not leader.expects_nothing_of(2)
+    cluster.settle()
+    assert leader.expects_nothing_of(2)
+    leader.transfer_leader(2)
+    assert not leader.expects_nothing_of(3)
+
+
+def test_a_silent_peer_is_expected_to_speak() -> None:
+    cluster = leading_cluster()
+    cluster.settle()
+    leader = cluster.raft(1)
+    cluster.isolate([1, 2], [3])
+    cluster.tick(1, ELECTION_TICKS)
+    assert not leader.expects_nothing_of(3)

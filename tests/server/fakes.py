@@ -62,6 +62,7 @@ class FakeNode:
     starting: Sequence[Effect] = ()
     identity: FakeIdentity | None = field(default_factory=FakeIdentity)
     turns: list[list[Event]] = field(default_factory=list)
+    patient: Sequence[Event] = ()
     is_closed: bool = False
 
     def start(self, now: float) -> list[Effect]:
@@ -70,6 +71,9 @@ class FakeNode:
     def handle(self, events: Sequence[Event], now: float) -> list[Effect]:
         self.turns.append(list(events))
         return [effect for event in events for effect in self.react(event)]
+
+    def may_wait(self, event: Event) -> bool:
+        return event in self.patient
 
     def status(self, now: float) -> Status:
         return STATUS

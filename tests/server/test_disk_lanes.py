@@ -7,8 +7,10 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from caio import linux_aio
 
 from raftkv.node.events import DiskDone, SubmitDisk
 from raftkv.server.disk_lanes import LOOP_WRITE_BYTES_MAX, WalLane
@@ -287,6 +289,38 @@ async def test_a_failure_that_the_kernel_reports_keeps_its_number(file: Handle) 
         errno.EIO,
         "Input/output error",
     )
+
+
+@needs_linux
+async def test_a_signal_is_no_failure(file: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(file)
+    calls = []
+
+    class Interrupted:
+        """The kernel's context, when a signal comes before each completion."""
+
+        def __init__(self, size: int) -> None:
+            self._context = linux_aio.Context(size)
+            self.fileno, self.poll = self._context.fileno, self._context.poll
+            self.submit = self._context.submit
+
+        def process_events(self, *arguments: int) -> int:
+            calls.append(arguments)
+            if len(calls) % 2:
+                raise SystemError(errno.EINTR, "Interrupted system call")
+            return self._context.process_events(*arguments)
+
+    replaced = SimpleNamespace(Context=Interrupted, Operation=linux_aio.Operation)
+    monkeypatch.setattr(kernel_sync, "linux_aio", replaced)
+    sync = open_kernel_sync(file)
+    assert sync is not None
+    assert len(calls) == 2
+    ended: list[DiskError | None] = []
+    assert sync.start(Fdatasync(file), ended.append)
+    asyncio.get_running_loop().add_reader(sync.fileno, sync.collect)
+    await until("it ended", lambda: ended)
+    asyncio.get_running_loop().remove_reader(sync.fileno)
+    assert ended == [None]
 
 
 @needs_linux

@@ -21,12 +21,15 @@ from raftkv.node.events import (
     Event,
     FrameReceived,
     Get,
+    Look,
     ReadRequest,
     ReadResult,
     Reply,
     RoleChanged,
     Stop,
     SubmitDisk,
+    TellCommit,
+    TellCommitSoon,
     Tick,
     WriteRequest,
 )
@@ -138,6 +141,32 @@ async def test_continue_calls_the_node_again_without_an_event(setting: Setting) 
     driver.post(Tick())
     await until("two turns", lambda: len(node.turns) == 2)
     assert node.turns == [[Tick()], []]
+
+
+async def test_an_event_from_which_nothing_follows_waits_for_the_next_one(setting: Setting) -> None:
+    node = FakeNode(patient=[Look()])
+    driver = setting.driver(node)
+    driver.post(Look())
+    await asyncio.sleep(0)  # a turn would be due by now
+    await asyncio.sleep(0)
+    assert node.turns == []
+    driver.post(Tick())
+    await until("a turn", lambda: node.turns)
+    assert node.turns == [[Look(), Tick()]]
+
+
+async def test_news_of_a_commit_are_told_once_after_the_last_that_came_soon(
+    setting: Setting,
+) -> None:
+    effects: dict[type, Sequence[Effect]] = {Tick: [TellCommitSoon(0.01)]}
+    node = FakeNode(react=lambda event: effects.get(type(event), ()))
+    driver = setting.driver(node)
+    for _ in range(3):
+        driver.post(Tick())
+        await asyncio.sleep(0)
+    await until("told", lambda: node.events(TellCommit))
+    await asyncio.sleep(0.03)
+    assert node.events(TellCommit) == [TellCommit()]
 
 
 async def test_role_changes_are_told(setting: Setting) -> None:
@@ -322,7 +351,7 @@ async def test_rule_26_the_log_does_not_wait_behind_a_snapshot(setting: Setting)
     await driver.start()
     await until("the log is written", lambda: len(node.events(DiskDone)) == 3)
     assert node.events(DiskDone) == [DiskDone(number, []) for number in (3, 4, 5)]
-    assert len(threads) == 2
+    await until("the snapshot waits in a thread of its own", lambda: len(threads) == 2)
     release.set()
     await until("all done", lambda: len(node.events(DiskDone)) == 5)
     # The time of a snapshot says nothing about the log.

@@ -24,6 +24,8 @@ from raftkv.node.events import (
     Send,
     Stop,
     SubmitDisk,
+    TellCommit,
+    TellCommitSoon,
     Tick,
 )
 from raftkv.node.messages import RequestId
@@ -80,6 +82,7 @@ class Process:
     is_paused: bool = False
     stopped: str | None = None
     pending_disk: dict[int, SubmitDisk] = field(default_factory=dict)
+    news_told: int = 0  # how often it asked for a `TellCommit`; only the last one counts
 
 
 class Machine:
@@ -232,10 +235,11 @@ class Cluster:
     # ---- turns ------------------------------------------------------------------------------
 
     def deliver(self, machine: Machine, process: Process, event: Event) -> None:
-        """Put an input into the process's inbox; a turn follows."""
+        """Put an input into the process's inbox; a turn follows, if anything follows from it."""
         if machine.process is process:
             process.inbox.append(event)
-            self._make_turn_due(machine, process)
+            if not process.node.may_wait(event):
+                self._make_turn_due(machine, process)
 
     def request(
         self,
@@ -268,7 +272,7 @@ class Cluster:
         events, process.inbox = process.inbox[:taken], process.inbox[taken:]
         node = process.node
         was_started = node.core is not None
-        effects = node.handle(events, self.clock(machine))
+        effects = list(node.handle(events, self.clock(machine)))
         if not was_started and node.core is not None:
             self._attach(machine, process)
         if effects:
@@ -309,6 +313,8 @@ class Cluster:
                 case RoleChanged(role=role, term=term, leader=leader):
                     self.on_role_changed(machine)
                     self.world.trace(f"{machine.name} {role} @{term} leader={leader}")
+                case TellCommitSoon(seconds=seconds):
+                    self._tell_commit_soon(machine, process, seconds)
                 case Continue():
                     self._make_turn_due(machine, process)
                 case Diverged(peer=peer, index=index):
@@ -319,6 +325,16 @@ class Cluster:
                     self.on_stopped(machine, reason)
                 case PeersChanged() | Advanced():
                     pass  # the network connects everybody; nobody watches
+
+    def _tell_commit_soon(self, machine: Machine, process: Process, seconds: float) -> None:
+        process.news_told += 1
+        number = process.news_told
+
+        def over() -> None:
+            if machine.process is process and process.news_told == number:
+                self.deliver(machine, process, TellCommit())
+
+        self.world.after(seconds, over)
 
     def _submit(self, machine: Machine, process: Process, submission: SubmitDisk) -> None:
         process.pending_disk[submission.submission] = submission

@@ -1,6 +1,6 @@
 """What goes into the node class and what comes out: values only (node design, rule 1).
 
-`Node.handle(events, now)` takes all inputs of one loop turn and returns effects. The asyncio
+`Node.handle(events, now)` takes all inputs of one loop turn and yields effects. The asyncio
 shell (`raftkv.server.driver`) turns sockets, timers and disk lanes into events and performs the
 effects; the simulation does the same in virtual time with the same class.
 """
@@ -181,6 +181,10 @@ class Look(msgspec.Struct, frozen=True):
 # ---- events --------------------------------------------------------------------------------
 
 
+class TellCommit(msgspec.Struct, frozen=True):
+    """The time of the last `TellCommitSoon` is over."""
+
+
 class Tick(msgspec.Struct, frozen=True):
     """One tick interval passed. A late tick is still one tick (rule 17)."""
 
@@ -212,6 +216,7 @@ class DiskDone(msgspec.Struct, frozen=True):
 
 Event = (
     Tick
+    | TellCommit
     | FrameReceived
     | PeerUp
     | PeerDown
@@ -416,10 +421,25 @@ class Stop(msgspec.Struct, frozen=True):
     reason: str
 
 
+class TellCommitSoon(msgspec.Struct, frozen=True):
+    """Hand in a `TellCommit` after ``seconds``, counted from the last effect of this kind."""
+
+    seconds: float
+
+
 class Continue(msgspec.Struct, frozen=True):
     """Call `handle` again on the next loop turn, also without an event: work was sliced."""
 
 
 Effect = (
-    Reply | Send | SubmitDisk | PeersChanged | RoleChanged | Advanced | Diverged | Stop | Continue
+    Reply
+    | Send
+    | SubmitDisk
+    | PeersChanged
+    | RoleChanged
+    | Advanced
+    | Diverged
+    | Stop
+    | TellCommitSoon
+    | Continue
 )

@@ -17,7 +17,7 @@ a `Stop` effect; the process exits and recovery starts from what is on disk.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,7 @@ from raftkv.kv.commands import count_commands
 from raftkv.kv.environment import EngineFactory, applied_index_fits
 from raftkv.kv.store import Store, StoreError
 from raftkv.node import views
+from raftkv.node.commit_news import CommitNews
 from raftkv.node.disk_tasks import DiskTasks
 from raftkv.node.events import (
     Advanced,
@@ -53,6 +54,7 @@ from raftkv.node.events import (
     SnapshotRequest,
     Stop,
     SubmitDisk,
+    TellCommit,
     Tick,
     TransferRequest,
     WriteRequest,
@@ -63,22 +65,14 @@ from raftkv.node.joining import Joining
 from raftkv.node.messages import (
     Failure,
     FailureCode,
-    ForwardOrder,
-    ForwardReplies,
-    ForwardWrites,
-    OrderReply,
     PeerFrame,
     PeerMessage,
-    Report,
-    ReportRequest,
     RequestId,
-    SnapshotAck,
-    SnapshotChunk,
     SnapshotOffer,
-    StateHash,
 )
 from raftkv.node.orders import Orders
 from raftkv.node.outbox import Outbox
+from raftkv.node.receiving import is_idle_answer, step_all
 from raftkv.node.reports import Reports
 from raftkv.node.requests import Outlook, Requests
 from raftkv.node.round_trips import RoundTrips
@@ -90,12 +84,10 @@ from raftkv.raft import (
     Append,
     Entry,
     EntryType,
-    Message,
     NodeId,
     RawNode,
     Ready,
     Role,
-    TimeoutNow,
     Write,
 )
 from raftkv.storage.disk import DiskError
@@ -172,13 +164,16 @@ class Node:
         self._joining = Joining(self._disk, self._reply)
         self.hand_over = HandOver()
         self.round_trips = RoundTrips()
+        self._commit_news = CommitNews(settings.commit_news_seconds, self._emit)
         self._unapplied: list[Entry] = []  # committed, handed out by the core, not applied yet
         self._told_revision = 0  # by `Advanced`
+        self._is_apply_put_off = False  # until the next turn
         self._is_tick_taken = False  # in this turn
         self.leader_seen_at: float | None = None
         self.is_stopped = False
         self._handlers: dict[type, Callable[..., None]] = {
             Tick: self._on_tick,
+            TellCommit: self._on_tell_commit,
             FrameReceived: self._on_frame,
             PeerUp: self._on_peer_up,
             PeerDown: self._on_peer_down,
@@ -218,13 +213,15 @@ class Node:
         )
         return self._take_effects()
 
-    def handle(self, events: Sequence[Event], now: float) -> list[Effect]:
-        """Take all inputs of one loop turn; the caller performs the effects in order.
+    def handle(self, events: Sequence[Event], now: float) -> Iterator[Effect]:
+        """Take all inputs of one loop turn; the caller performs each effect as it comes, and all.
 
-        After a `Stop` nothing is done any more.
+        What the other nodes and the disk can begin with comes before committed entries are
+        applied here: their work is done beside each other. After a `Stop` nothing is done any
+        more.
         """
         if self.is_stopped:
-            return []
+            return
         self._now = now
         try:
             for event in events:
@@ -234,10 +231,25 @@ class Node:
                     self._is_tick_taken = False
                     self._watch_disk(self.core)
                 if not self.is_stopped:
-                    self._turn(self.core)
+                    is_busy = self._offer(self.core)
+                    if self._unapplied and (self._submissions or self._outbox):
+                        yield from self._take_effects()
+                    self._is_apply_put_off = self._may_put_off(self.core)
+                    if not self._is_apply_put_off:
+                        self._settle(self.core, is_busy=is_busy)
         except (DiskError, StorageError, StoreError) as error:
             self._stop(str(error))
-        return self._take_effects()
+        yield from self._take_effects()
+
+    def may_wait(self, event: Event) -> bool:
+        """Whether ``event`` may be handed in with the next one, as nothing follows from it.
+
+        So for the second follower's answer, when the first one's was enough: a turn of the loop
+        costs as much as a write. The next tick is never far.
+        """
+        if type(event) is not FrameReceived or self.core is None:
+            return False
+        return is_idle_answer(self.core, event.frame)
 
     def status(self, now: float) -> Status:
         """This node's own state."""
@@ -325,6 +337,10 @@ class Node:
         if self.hand_over.is_draining:
             self._hand_over(core)
 
+    def _on_tell_commit(self, _: TellCommit) -> None:
+        for message in self._commit_news.take_all():
+            self._send(message.receiver, message)
+
     def _on_frame(self, event: FrameReceived) -> None:
         core, frame = self.core, event.frame
         if core is None:
@@ -344,36 +360,7 @@ class Node:
             self.frames_dropped += 1
 
     def _step_all(self, core: Core, frame: PeerFrame) -> None:
-        for message in frame.messages:
-            if isinstance(message, ForwardWrites):
-                is_leader = core.raft.role is Role.LEADER
-                self.requests.on_forward(frame.sender, message, self._now, is_leader=is_leader)
-            elif isinstance(message, ForwardReplies):
-                self.requests.on_forward_replies(frame.sender, message)
-            elif isinstance(message, StateHash):
-                self.hash_check.received(core.store, frame.sender, message)
-            elif isinstance(message, ReportRequest | Report):
-                self.reports.received(frame.sender, message, core.raft, core.store, self._now)
-            elif isinstance(message, ForwardOrder):
-                self.orders.on_forward(frame.sender, message, core.raft, self._now)
-            elif isinstance(message, OrderReply):
-                self.orders.on_reply(frame.sender, message)
-            elif isinstance(message, SnapshotOffer):
-                self.snapshots.on_offer(core, frame.sender, message)
-            elif isinstance(message, SnapshotChunk):
-                self.snapshots.on_chunk(message)
-            elif isinstance(message, SnapshotAck):
-                self.snapshots.on_ack(core, frame.sender, message)
-            elif message.sender == frame.sender:
-                self._step(core, message)
-            else:
-                self.frames_dropped += 1
-
-    def _step(self, core: Core, message: Message) -> None:
-        if isinstance(message, TimeoutNow) and not self.hand_over.takes_leadership:
-            return  # the sender asks another one, or stays
-        self.round_trips.received(message, self._now)
-        core.raft.step(message)
+        step_all(self, core, frame, self._now)
 
     def _on_peer_up(self, event: PeerUp) -> None:
         self.requests.on_peer_up(event)
@@ -410,16 +397,35 @@ class Node:
 
     # ---- one turn ---------------------------------------------------------------------------
 
-    def _turn(self, core: Core) -> None:
+    def _offer(self, core: Core) -> bool:
+        """Give the core what came, and begin what follows; whether anything did."""
         requests, raft = self.requests, core.raft
         self.orders.turn(raft)
         requests.offer_writes(raft, core.store, self._now)
         requests.offer_reads(raft, self._now)
         # In most turns nothing happens: then the core is asked once.
-        is_busy = bool(self._unapplied)
-        if raft.has_ready():
-            is_busy = True
-            self._carry_out(core, raft.ready())
+        if not raft.has_ready():
+            return False
+        self._carry_out(core, raft.ready())
+        return True
+
+    def _may_put_off(self, core: Core) -> bool:
+        """Whether to apply only after the write to the log that is under way; never twice.
+
+        On a follower nobody waits for it, but for the answer that the end of the write brings.
+        """
+        return (
+            bool(self._unapplied)
+            and not self._is_apply_put_off
+            and self._wal_writes.started_at is not None
+            and core.raft.role is not Role.LEADER
+            and not self.requests.reads
+        )
+
+    def _settle(self, core: Core, *, is_busy: bool) -> None:
+        """Apply what is committed, and answer who waited for it."""
+        requests, raft = self.requests, core.raft
+        is_busy = is_busy or bool(self._unapplied)
         self._apply_slice(core)
         if core.store.revision > self._told_revision:
             self._told_revision = core.store.revision
@@ -437,7 +443,10 @@ class Node:
         if ready.contacts is not None:
             self._peers_changed(core)
         for message in ready.messages:
-            self._send(message.receiver, message)
+            if type(message) is Append and not message.entries:
+                self._commit_news.hold(message)
+            else:
+                self._send(message.receiver, message)
         if ready.write is not None:
             self._start_write(core, ready.write)
         for wanted in ready.snapshots_wanted:
@@ -530,6 +539,13 @@ class Node:
         self._effects.append(effect)
 
     def _send(self, receiver: NodeId, message: PeerMessage) -> None:
+        news = self._commit_news.take(receiver)
+        # An Append with entries tells of the same commit.
+        if news is not None and type(message) is not Append:
+            self._put(receiver, news)
+        self._put(receiver, message)
+
+    def _put(self, receiver: NodeId, message: PeerMessage) -> None:
         self.round_trips.sent(message, self._now)
         self._outbox.add(receiver, message)
 

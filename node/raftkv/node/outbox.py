@@ -43,6 +43,10 @@ class Outbox:
     def __init__(self) -> None:
         self._messages: dict[tuple[NodeId, Channel], list[PeerMessage]] = {}
 
+    def __len__(self) -> int:
+        """How many frames there are at least."""
+        return len(self._messages)
+
     def add(self, receiver: NodeId, message: PeerMessage) -> None:
         """Put a message in."""
         if isinstance(message, _BULK_MESSAGES):

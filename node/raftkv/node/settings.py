@@ -40,6 +40,8 @@ class NodeSettings:
     # A snapshot is made when the log has grown by so much since the last one.
     snapshot_bytes_min: int = 64 << 20
 
+    # How long news of a commit wait for something else that goes to the same follower.
+    commit_news_seconds: float = 0.002
     # Commands that one entry or one forwarded frame may gather.
     batch_commands_max: int = 256
     batch_bytes_max: int = 1 << 20

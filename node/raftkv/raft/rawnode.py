@@ -28,7 +28,6 @@ etcd-io/raft's ``rawnode.go``.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import assert_never
 
 from raftkv.raft import election, membership, reading, replication, snapshotting
 from raftkv.raft.confchange import ConfigChange
@@ -50,10 +49,10 @@ from raftkv.raft.messages import (
     SnapshotBase,
     Term,
 )
-from raftkv.raft.progress import Progress
+from raftkv.raft.progress import Progress, ProgressState
 from raftkv.raft.raft import Raft
 from raftkv.raft.read_only import ReadState
-from raftkv.raft.roles import Candidate, Follower, Leader, PreCandidate, Role, SoftState
+from raftkv.raft.roles import Leader, Role, SoftState
 from raftkv.raft.snapshotting import SnapshotWanted
 
 __all__ = ["Config", "RawNode", "Ready", "Rng"]
@@ -330,17 +329,7 @@ class RawNode:
     @property
     def role(self) -> Role:
         """What this node is in ``term``."""
-        match self._raft.role:
-            case Follower():
-                return Role.FOLLOWER
-            case PreCandidate():
-                return Role.PRE_CANDIDATE
-            case Candidate():
-                return Role.CANDIDATE
-            case Leader():
-                return Role.LEADER
-            case _:
-                assert_never(self._raft.role)
+        return self._raft.role.name
 
     @property
     def is_founding(self) -> bool:
@@ -464,6 +453,24 @@ class RawNode:
             snapshot.last,
             snapshot.config_index,
             snapshot.conf,
+        )
+
+    def expects_nothing_of(self, peer: NodeId) -> bool:
+        """Whether an acceptance from ``peer`` would change nothing that is to be done.
+
+        So on a leader whose whole log is committed, and was sent to ``peer``: the answer is still
+        to be stepped, but may come with whatever is next.
+        """
+        role, log = self._raft.role, self._raft.log
+        if not isinstance(role, Leader) or role.transfer is not None or log.commit < log.last_index:
+            return False
+        progress = role.progress.get(peer)
+        return (
+            progress is not None
+            and progress.state is ProgressState.REPLICATE
+            and progress.next > log.last_index
+            and progress.leaves_at is None
+            and progress.is_heard(self._raft.config.election_ticks)
         )
 
     def term_of(self, index: Index) -> Term | None:

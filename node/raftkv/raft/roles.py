@@ -6,6 +6,7 @@ need does not exist. Roles are made and replaced only by `raftkv.raft.raft.Raft.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from raftkv.raft.messages import NodeId, Term
 from raftkv.raft.progress import Progress
@@ -34,6 +35,7 @@ class SoftState:
 class Follower:
     """Replicates and votes. Also learners and nodes of no cluster are followers."""
 
+    name: ClassVar[Role] = Role.FOLLOWER
     leader_id: NodeId | None = None  # of the current term; None: not heard of
     reads: ForwardedReads = field(default_factory=ForwardedReads)
 
@@ -42,6 +44,7 @@ class Follower:
 class PreCandidate:
     """Asks whether it could win, without disturbing anybody's term (thesis 9.6)."""
 
+    name: ClassVar[Role] = Role.PRE_CANDIDATE
     votes: dict[NodeId, bool] = field(default_factory=dict)
 
 
@@ -49,6 +52,7 @@ class PreCandidate:
 class Candidate:
     """Asks for votes (paper 5.2)."""
 
+    name: ClassVar[Role] = Role.CANDIDATE
     votes: dict[NodeId, bool] = field(default_factory=dict)
 
 
@@ -64,6 +68,7 @@ class Transfer:
 class Leader:
     """Replicates its log to all others."""
 
+    name: ClassVar[Role] = Role.LEADER
     # Of every member, also of this node, and of those that are leaving; ascending by id.
     progress: dict[NodeId, Progress]
     peers: tuple[NodeId, ...]  # the others, ascending

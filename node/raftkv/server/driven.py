@@ -3,7 +3,7 @@
 `raftkv.server.driver_api` is its other side, what the HTTP layer needs of the driver.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from raftkv.node.events import Effect, Event
@@ -37,8 +37,12 @@ class DrivenNode(Protocol):
         """Begin recovery."""
         ...
 
-    def handle(self, events: Sequence[Event], now: float) -> list[Effect]:
-        """Take all inputs of one turn."""
+    def handle(self, events: Sequence[Event], now: float) -> Iterable[Effect]:
+        """Take all inputs of one turn; each effect is performed as it comes."""
+        ...
+
+    def may_wait(self, event: Event) -> bool:
+        """Whether nothing follows from ``event``: no turn is needed for it alone."""
         ...
 
     def status(self, now: float) -> Status:

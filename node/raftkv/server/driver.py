@@ -52,6 +52,8 @@ from raftkv.node.events import (
     Stale,
     Stop,
     SubmitDisk,
+    TellCommit,
+    TellCommitSoon,
     Tick,
     TransferRequest,
     WriteRequest,
@@ -115,6 +117,7 @@ class Driver:
         self._last_request_id = 0
         self._tick_due_at = 0.0
         self._tick_timer: asyncio.TimerHandle | None = None
+        self._news_timer: asyncio.TimerHandle | None = None
         self._is_closing = False
         #: Loop time at which the drain under way began.
         self.draining_since: float | None = None
@@ -134,6 +137,7 @@ class Driver:
             Diverged: self._on_diverged,
             Stop: self._on_stop,
             Continue: self._on_continue,
+            TellCommitSoon: self._on_tell_commit_soon,
         }
 
     # ---- life -------------------------------------------------------------------------------
@@ -373,7 +377,8 @@ class Driver:
         if self.stopped.done() or (self._is_closing and type(event) is not DiskDone):
             return
         self._events.append(event)
-        self._schedule_turn()
+        if not self._node.may_wait(event):
+            self._schedule_turn()
 
     # ---- one turn ---------------------------------------------------------------------------
 
@@ -422,6 +427,11 @@ class Driver:
 
     def _on_continue(self, _: Continue) -> None:
         self._schedule_turn()
+
+    def _on_tell_commit_soon(self, soon: TellCommitSoon) -> None:
+        if self._news_timer is not None:
+            self._news_timer.cancel()
+        self._news_timer = self._loop.call_later(soon.seconds, self.post, TellCommit())
 
     def _on_stop(self, stop: Stop) -> None:
         self._stop(stop.reason)

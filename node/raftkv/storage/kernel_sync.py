@@ -10,6 +10,7 @@ system without it) `open_kernel_sync` returns None, and threads wait as before.
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -76,7 +77,7 @@ if sys.platform == "linux":
             answers: list[DiskError | None] = []
             if not self.start(Fdatasync(handle), answers.append):
                 return False
-            self._context.process_events(1, 1, _PROBE_SECONDS_MAX)
+            self._take(1, _PROBE_SECONDS_MAX)
             self.collect()
             return answers == [None]
 
@@ -99,13 +100,24 @@ if sys.platform == "linux":
             with contextlib.suppress(BlockingIOError):
                 self._context.poll()
             if self._result is None:
-                self._context.process_events(1)
+                self._take(0, 0)
             result, under_way = self._result, self._under_way
             if result is None or under_way is None:
                 return
             self._result = self._under_way = None
             op, done = under_way
             done(_error(op, result))
+
+        def _take(self, count_min: int, seconds: int) -> None:
+            """Let `_ended` hear of what has ended, of ``count_min`` at least within ``seconds``."""
+            while True:
+                try:
+                    self._context.process_events(1, count_min, seconds)
+                except SystemError as error:
+                    if error.args[0] != errno.EINTR:  # a signal came first
+                        raise
+                else:
+                    return
 
         def _ended(self, result: int) -> None:
             # What is raised in here would be lost.
