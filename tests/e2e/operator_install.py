@@ -81,12 +81,29 @@ class OperatorInstall:
         ).splitlines()
 
     def arm(self, point: str) -> None:
-        """Restart the operator so that it dies, as by SIGKILL, whenever it reaches ``point``."""
+        """Restart the operator so that it dies, as by SIGKILL, whenever it reaches ``point``.
+
+        It may be there before it is ready, so either will do.
+        """
         self._set_environment(f"{_CRASH_AT}={point}")
+
+        def require_armed() -> None:
+            pods = self.pods()
+            if len(pods) != 1 or {"name": _CRASH_AT, "value": point} not in _environment(pods[0]):
+                raise NotYetError(f"of {len(pods)} pods not all are armed")
+            if not is_ready(pods[0]) and not restart_count(pods[0]):
+                raise NotYetError("it is neither ready nor dead")
+
+        wait_until(f"the operator is to die at {point}", require_armed, seconds=70)
 
     def disarm(self) -> None:
         """Restart the operator as it should be."""
         self._set_environment(f"{_CRASH_AT}-")
+        self._kubectl(
+            "rollout", "status", "deployment", "-n", NAMESPACE, "-l", _SELECTOR, "--timeout=60s",
+            seconds=70,
+        )  # fmt: skip
+        self.wait_running()
 
     def wait_crashed(self, point: str) -> None:
         """Wait until the armed operator has died."""
@@ -110,11 +127,6 @@ class OperatorInstall:
     def _set_environment(self, setting: str) -> None:
         self._kubectl("set", "env", "deployment", "-n", NAMESPACE, "-l", _SELECTOR, setting)
         self.scale(1)
-        self._kubectl(
-            "rollout", "status", "deployment", "-n", NAMESPACE, "-l", _SELECTOR, "--timeout=60s",
-            seconds=70,
-        )  # fmt: skip
-        self.wait_running()
 
     def _require_gone(self) -> None:
         pods = self.pods()
@@ -134,6 +146,11 @@ class OperatorInstall:
         run_command(
             "helm", *args, "-n", namespace, environment=self._kubectl.environment, seconds=120
         )
+
+
+def _environment(pod: JsonObject) -> list[JsonObject]:
+    variables: list[JsonObject] = pod["spec"]["containers"][0].get("env", [])
+    return variables
 
 
 _SELECTOR = "app.kubernetes.io/name=raftkv-operator"
