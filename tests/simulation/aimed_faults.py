@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.05
 # Some election timeouts of the slowest clock.
 CUT_SECONDS = (1.0, 2.5)
 # Until the leader has stepped down, another is elected, and two entries are on a majority.
-STAR_SECONDS = (2.0, 4.0)
+JOINT_CUT_SECONDS = (2.0, 4.0)
 
 
 @dataclass(slots=True)
@@ -100,10 +100,10 @@ class AimedFaults:
         drawn = self._random.random()
         if side is not None and drawn < self._majority_cut:
             self.reached["cut between two majorities"] += 1
-            self._network.split(side, self._random.uniform(*CUT_SECONDS))
+            self._network.split(side, self._random.uniform(*JOINT_CUT_SECONDS))
         elif leaver is not None and self._leaver_random.random() < self._leaver_cut:
             self.reached["voter that leaves reaches all others alone"] += 1
-            self._network.star(leaver, self._leaver_random.uniform(*STAR_SECONDS))
+            self._network.star(leaver, self._leaver_random.uniform(*JOINT_CUT_SECONDS))
         elif side is None and drawn < self._change_cut:
             self.reached["cut amid a change of members"] += 1
             self._network.split_near(raft.id, self._random)
