@@ -249,7 +249,6 @@ class RawNode:
             raft.messages
             or raft.read_states
             or raft.reads_dropped
-            or raft.snapshots_wanted
             or log.has_applicable
             or raft.durability.can_begin(raft.term, raft.vote, log)
             or raft.durability.can_release(raft.term, raft.vote, log.durable)
