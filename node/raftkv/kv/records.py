@@ -91,7 +91,7 @@ def rev_key_before(at: bytes) -> bytes:
 
 def encode_meta(meta: Meta) -> bytes:
     """The value of META's record."""
-    return _META.pack(*(getattr(meta, field) for field in Meta.__struct_fields__))
+    return _META.pack(*msgspec.structs.astuple(meta))
 
 
 def decode_meta(data: bytes) -> Meta:
