@@ -1,8 +1,13 @@
 """What a turn does first, what it puts off, and what it does not do at all."""
 
+from collections.abc import Iterable
+
+from typing_extensions import override
+
 from raftkv.kv.commands import Put, encode_command, join_batch
 from raftkv.node.commit_news import CommitNews
 from raftkv.node.events import (
+    Continue,
     DiskDone,
     Effect,
     FrameReceived,
@@ -54,6 +59,17 @@ class Follower(Empty):
         self.sent.clear()
 
     @property
+    def must_continue(self) -> bool:
+        """Whether the last turn asked for another one."""
+        return isinstance(self.last_effect, Continue)
+
+    @override
+    def _take(self, effects: Iterable[Effect]) -> None:
+        effects = list(effects)
+        self.last_effect = next((e for e in effects if isinstance(e, Continue)), None)
+        super()._take(effects)
+
+    @property
     def raft(self) -> RawNode:
         assert self.node.core is not None
         return self.node.core.raft
@@ -89,6 +105,23 @@ def test_to_apply_is_put_off_once_and_no_longer_whatever_the_disk_does() -> None
     assert node.raft.applied_index == 2
     assert node.waiting
     assert node.acknowledged() == [2]
+
+
+def test_a_backlog_is_put_off_once_and_then_applied_slice_by_slice() -> None:
+    node = Follower()
+    for index in range(2, 302):
+        node.entry(index, commit=1)
+    node.settle()
+    node.entry(302, commit=301)
+    assert node.raft.applied_index == 1
+    turns = 0
+    node.handle(Tick())
+    while node.must_continue:
+        node.handle()
+        turns += 1
+    assert turns >= 2
+    assert node.raft.applied_index == 301
+    assert node.waiting  # the disk has not answered all the while
 
 
 # ---- a leader -------------------------------------------------------------------------------

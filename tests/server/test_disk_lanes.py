@@ -344,3 +344,5 @@ async def test_a_system_that_forbids_it_is_found_out_at_the_start(
 
     monkeypatch.setattr("caio.linux_aio.Context", forbidden)
     assert open_kernel_sync(file) is None
+    monkeypatch.setattr(kernel_sync, "linux_aio", None)  # as caio says it, if it tried first
+    assert open_kernel_sync(file) is None

@@ -167,7 +167,7 @@ class Node:
         self._commit_news = CommitNews(settings.commit_news_seconds, self._emit)
         self._unapplied: list[Entry] = []  # committed, handed out by the core, not applied yet
         self._told_revision = 0  # by `Advanced`
-        self._is_apply_put_off = False  # until the next turn
+        self._was_apply_put_off = False  # since the last time that nothing was left to apply
         self._is_tick_taken = False  # in this turn
         self.leader_seen_at: float | None = None
         self.is_stopped = False
@@ -234,8 +234,7 @@ class Node:
                     is_busy = self._offer(self.core)
                     if self._unapplied and (self._submissions or self._outbox):
                         yield from self._take_effects()
-                    self._is_apply_put_off = self._may_put_off(self.core)
-                    if not self._is_apply_put_off:
+                    if not self._puts_off(self.core):
                         self._settle(self.core, is_busy=is_busy)
         except (DiskError, StorageError, StoreError) as error:
             self._stop(str(error))
@@ -409,24 +408,31 @@ class Node:
         self._carry_out(core, raft.ready())
         return True
 
-    def _may_put_off(self, core: Core) -> bool:
-        """Whether to apply only after the write to the log that is under way; never twice.
+    def _puts_off(self, core: Core) -> bool:
+        """Whether to apply only after the write to the log that is under way.
 
-        On a follower nobody waits for it, but for the answer that the end of the write brings.
+        On a follower the leader waits for the answer that the end of the write brings, and few
+        wait for it to apply. Once for all that has gathered until nothing is left to apply.
         """
-        return (
-            bool(self._unapplied)
-            and not self._is_apply_put_off
-            and self._wal_writes.started_at is not None
-            and core.raft.role is not Role.LEADER
-            and not self.requests.reads
-        )
+        if (
+            not self._unapplied
+            or self._was_apply_put_off
+            or self._wal_writes.started_at is None
+            or core.raft.role is Role.LEADER
+            or self.requests.reads
+            or self.requests.locks
+        ):
+            return False
+        self._was_apply_put_off = True
+        return True
 
     def _settle(self, core: Core, *, is_busy: bool) -> None:
         """Apply what is committed, and answer who waited for it."""
         requests, raft = self.requests, core.raft
         is_busy = is_busy or bool(self._unapplied)
         self._apply_slice(core)
+        if not self._unapplied:
+            self._was_apply_put_off = False
         if core.store.revision > self._told_revision:
             self._told_revision = core.store.revision
             self._effects.append(Advanced(self._told_revision))

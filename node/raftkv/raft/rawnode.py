@@ -468,6 +468,7 @@ class RawNode:
             progress is not None
             and progress.state is ProgressState.REPLICATE
             and progress.next > log.last_index
+            and progress.commit_sent >= log.commit
             and progress.leaves_at is None
             and progress.is_heard(self._raft.config.election_ticks)
         )

@@ -20,8 +20,8 @@ from raftkv.storage.disk import DiskError, Fdatasync, Handle
 
 Done = Callable[[DiskError | None], None]
 
-# For the first one, which shows whether the kernel does it at all.
-_PROBE_SECONDS_MAX: Final = 60
+# For the first one, which shows whether the kernel does it at all. The loop stands still meanwhile.
+_PROBE_SECONDS_MAX: Final = 5
 
 
 class KernelSync(Protocol):
@@ -46,7 +46,8 @@ def open_kernel_sync(handle: Handle) -> KernelSync | None:
 
     Blocks until that one has ended. None if it is not offered.
     """
-    if sys.platform != "linux":
+    # caio has no such module where its first call of the kernel was refused.
+    if sys.platform != "linux" or linux_aio is None:
         return None
     try:
         sync = LinuxKernelSync()
