@@ -197,7 +197,7 @@ async def test_what_the_kernel_does_not_take_is_done_by_the_thread(setting: Sett
     assert [where for where, _ in setting.disk.seen] == ["loop", "thread", "thread"]
 
 
-async def test_faults_row_23_a_full_disk_is_the_nodes_business(setting: Setting) -> None:
+async def test_a_full_disk_is_the_nodes_business(setting: Setting) -> None:
     setting.disk.fails = NO_SPACE
     setting.lane.submit(log_write(1))
     await until("told", lambda: setting.done == [DiskDone(1, NO_SPACE)])
