@@ -54,7 +54,7 @@ def summarise(found: dict[str, _Connections], leader: str) -> list[dict[str, obj
                 "way of a PUT of 256 B, one client": way,
                 "p50 ms": round(middle, 3),
                 "p99 ms": round(percentile(ordered, 0.99), 3),
-                "p50 above loopback, ms": round(middle - base, 3),
+                "p50 above loopback, ms": round(middle - base, 3) + 0.0,  # never -0.0
                 "PUTs": len(ordered),
             }
         )
