@@ -324,8 +324,10 @@ def test_who_is_as_it_was_needs_no_look(monkeypatch: pytest.MonkeyPatch) -> None
         return is_same
 
     monkeypatch.setattr(Invariants, "_is_as_it_was", look_all_the_same)
-    run(11, SHORT)
-    assert min(counts[True], counts[False]) > 200
+    for seed in (11, 12):
+        run(seed, SHORT)
+    assert counts[True] > 500
+    assert counts[False] > 500
 
 
 def test_a_node_id_is_not_a_small_number() -> None:

@@ -8,7 +8,7 @@ hypothesis test (node design, rule 3).
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeVar
 
@@ -182,8 +182,8 @@ class _Writer(_View):
             self.put(table, key, value)
 
     def append(self, table: Table, pairs: Sequence[Pair]) -> None:
-        last = next(self.scan(table, b"", None, reverse=True), None)
-        keys = [key for key, _ in pairs] if last is None else [last[0], *(key for key, _ in pairs)]
+        greatest = islice(self.scan(table, b"", None, reverse=True), 1)
+        keys = [key for key, _ in (*greatest, *pairs)]
         if any(before >= after for before, after in pairwise(keys)):
             raise EngineError("the keys do not ascend")
         self.putmulti(table, pairs)
