@@ -97,8 +97,9 @@ class Client:
         *,
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float = 10,
+        pod: str | None = None,
     ) -> Answer:
-        """One request from inside the cluster."""
+        """One request from inside the cluster: from the first machine's client, or from ``pod``."""
         asked = {
             "method": method,
             "url": url,
@@ -106,7 +107,7 @@ class Client:
             "headers": dict(headers or {}),
             "timeout_seconds": timeout_seconds,
         }
-        return Answer(**json.loads(self._post(self._home, "request", asked)))
+        return Answer(**json.loads(self._post(pod or self._home, "request", asked)))
 
     @property
     def _home(self) -> str:
@@ -154,14 +155,7 @@ class Client:
         self.wait_for_writes(20)
 
     def _require_reachable(self, pod: str, endpoint: str) -> None:
-        asked = {
-            "method": "GET",
-            "url": f"{endpoint}/livez",
-            "body": "",
-            "headers": {},
-            "timeout_seconds": 2,
-        }
-        answer = Answer(**json.loads(self._post(pod, "request", asked)))
+        answer = self.request("GET", f"{endpoint}/livez", timeout_seconds=2, pod=pod)
         if not answer.status:
             raise NotYetError(answer.body)
 

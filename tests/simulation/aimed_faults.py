@@ -96,7 +96,7 @@ class AimedFaults:
         """The entry was just appended, and nobody else has it."""
         conf = raft.conf_state
         leaver = next((v for v in conf.voters_outgoing if v not in conf.voters), None)
-        side = side_of_new_majority(raft.conf_state, raft.id, self._random)
+        side = side_of_new_majority(conf, raft.id, self._random)
         drawn = self._random.random()
         if side is not None and drawn < self._majority_cut:
             self.reached["cut between two majorities"] += 1
