@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from raftkv.node.events import Effect, Event
-from raftkv.node.status import ClusterStatus, Positions, State, Status
+from raftkv.node.status import ClusterStatus, State, Status
+from raftkv.raft import Positions
 from raftkv.raft.messages import Member
 from raftkv.storage.disk import DiskOps, DiskResult
 from raftkv.storage.kernel_sync import KernelSync

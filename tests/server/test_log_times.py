@@ -1,6 +1,6 @@
 """How long entries wait for the disk and for a quorum (`raftkv.server.log_times`)."""
 
-from raftkv.node.status import Positions
+from raftkv.raft import Positions
 from raftkv.server.log_times import LogTimes
 
 

@@ -78,13 +78,14 @@ from raftkv.node.requests import Outlook, Requests
 from raftkv.node.round_trips import RoundTrips
 from raftkv.node.settings import NodeSettings
 from raftkv.node.snapshots import Snapshots
-from raftkv.node.status import ClusterStatus, Positions, Status
+from raftkv.node.status import ClusterStatus, Status
 from raftkv.node.wal_writes import WalWrites
 from raftkv.raft import (
     Append,
     Entry,
     EntryType,
     NodeId,
+    Positions,
     RawNode,
     Ready,
     Role,
@@ -260,11 +261,7 @@ class Node:
 
     def positions(self) -> Positions | None:
         """How far the log is, for measuring; cheap, to be called every turn."""
-        if self.core is None:
-            return None
-        raft = self.core.raft
-        is_leader = raft.role is Role.LEADER
-        return Positions(is_leader, raft.last_index, raft.handed_out_index, raft.commit_index)
+        return None if self.core is None else self.core.raft.positions()
 
     def close(self) -> None:
         """Close the state machine so that the next start finds it clean. Last call.

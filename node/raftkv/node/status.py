@@ -4,7 +4,6 @@ Made by `raftkv.node.node.Node`, rendered by the server. Reading them changes no
 """
 
 from enum import StrEnum
-from typing import NamedTuple
 
 import msgspec
 
@@ -43,15 +42,6 @@ class RoleChange(msgspec.Struct, frozen=True):
     term: int
     leader_name: str | None
     seconds_ago: float
-
-
-class Positions(NamedTuple):
-    """How far the log of this node is."""
-
-    is_leader: bool
-    last_index: int
-    handed_out_index: int  # durable up to here, or will be by the write in flight
-    commit_index: int
 
 
 class MemberStatus(msgspec.Struct, frozen=True):

@@ -161,7 +161,7 @@ from raftkv.raft.messages import (
     encode_conf_state,
 )
 from raftkv.raft.progress import Progress, ProgressState
-from raftkv.raft.rawnode import RawNode, Ready
+from raftkv.raft.rawnode import Positions, RawNode, Ready
 from raftkv.raft.read_only import ReadState
 from raftkv.raft.roles import Role, SoftState
 from raftkv.raft.snapshotting import SnapshotWanted
@@ -189,6 +189,7 @@ __all__ = [
     "Member",
     "Message",
     "NodeId",
+    "Positions",
     "PreVote",
     "PreVoteResp",
     "Progress",

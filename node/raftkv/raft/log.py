@@ -49,6 +49,7 @@ class RaftLog:
         "commit",
         "data_bytes",
         "durable",
+        "last_index",
     )
 
     def __init__(  # noqa: PLR0917 - a log is what recovery found
@@ -65,6 +66,8 @@ class RaftLog:
         assert 0 <= config_index <= base.index, "the configuration is younger than the log's base"
         self.base = base
         self._entries: list[Entry] = list(entries)
+        # The newest entry's index, the base's if there is none. Asked for all the time.
+        self.last_index: Index = base.index + len(entries)
         self.data_bytes = _data_bytes(entries)  # of all entries in memory
         self._configurations = Configurations(config_index, base_conf)
         self._configurations.append(entries)
@@ -88,11 +91,6 @@ class RaftLog:
     def first_index(self) -> Index:
         """The lowest index whose entry is here; ``last_index + 1`` if none is."""
         return self.base.index + 1
-
-    @property
-    def last_index(self) -> Index:
-        """The newest entry's index, the base's if there is none."""
-        return self.base.index + len(self._entries)
 
     @property
     def last_term(self) -> Term:
@@ -195,6 +193,7 @@ class RaftLog:
         """Add entries that follow the last one."""
         assert not entries or entries[0].index == self.last_index + 1
         self._entries.extend(entries)
+        self.last_index += len(entries)
         self.data_bytes += _data_bytes(entries)
         self._configurations.append(entries)
 
@@ -204,6 +203,7 @@ class RaftLog:
         offset = first - self.base.index - 1
         self.data_bytes -= _data_bytes(self._entries[offset:])
         del self._entries[offset:]
+        self.last_index = first - 1
         self._configurations.truncate(first)
         self.durable = min(self.durable, first - 1)
         if self._writing is not None:
@@ -230,6 +230,7 @@ class RaftLog:
         assert last.index > self.commit, "a snapshot never takes back what is committed"
         assert self.term_of(last.index) != last.term, "a prefix of the log needs no install"
         self.base = last
+        self.last_index = last.index
         self._entries.clear()
         self.data_bytes = 0
         self._configurations = Configurations(snapshot.config_index, snapshot.conf)
@@ -278,7 +279,7 @@ class RaftLog:
     @property
     def has_applicable(self) -> bool:
         """Whether `take_applicable` has something to give."""
-        return self.applied == self.applying < min(self.commit, self.durable)
+        return self.applied == self.applying < self.commit and self.applying < self.durable
 
     def take_applicable(self, bytes_max: int) -> tuple[Entry, ...]:
         """The next committed and durable entries, once those handed out before are applied."""

@@ -91,13 +91,9 @@ class Progress:
     @property
     def may_send_entries(self) -> bool:
         """Whether an Append with entries from ``next`` on may leave now."""
-        match self.state:
-            case ProgressState.PROBE:
-                return not self._is_probe_sent
-            case ProgressState.REPLICATE:
-                return not self.inflights.is_full
-            case ProgressState.SNAPSHOT:
-                return False
+        if self.state is ProgressState.REPLICATE:
+            return not self.inflights.is_full
+        return self.state is ProgressState.PROBE and not self._is_probe_sent
 
     def is_heard(self, ticks_max: int) -> bool:
         """Whether the peer spoke within the last ``ticks_max`` ticks."""

@@ -56,12 +56,8 @@ class Quorum:
         With match indexes this is the commit index (paper 5.3), with confirmed rounds the last
         round that proves leadership (thesis 6.4).
         """
-        if not self.halves:
-            return 0
-        return min(
-            sorted(map(value_of, half), reverse=True)[majority(len(half)) - 1]
-            for half in self.halves
-        )
+        values = [sorted(map(value_of, half))[-majority(len(half))] for half in self.halves]
+        return min(values, default=0)
 
     def vote_result(self, votes: Mapping[NodeId, bool]) -> VoteResult:
         """Judge an election by the votes that arrived; missing ones may still go either way."""

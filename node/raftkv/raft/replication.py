@@ -62,16 +62,17 @@ def _replicate(raft: "Raft", peer: NodeId, progress: Progress) -> None:
         # Who leaves learns it when it is settled. Else it might be the only one alive that holds
         # the entry: the others could not win against its log, and it could not win at all.
         last_index = progress.leaves_at - 1
-    while progress.may_send_entries and (
-        progress.state is ProgressState.PROBE or progress.next <= last_index
-    ):
+    while (
+        progress.next <= last_index or progress.state is ProgressState.PROBE
+    ) and progress.may_send_entries:
         entries = log.entries_within(progress.next, last_index, raft.config.append_bytes_max)
         _send_append(raft, peer, progress, entries)
     # A commit index is news too: a reader on that peer may wait for it.
     is_commit_due = (
-        progress.state is ProgressState.REPLICATE
+        progress.commit_sent < log.commit
+        and progress.commit_sent < progress.next - 1
+        and progress.state is ProgressState.REPLICATE
         and not progress.inflights.is_full
-        and progress.commit_sent < min(log.commit, progress.next - 1)
     )
     if progress.is_nudge_due or is_commit_due:
         _send_append(raft, peer, progress, ())
@@ -137,7 +138,8 @@ def on_append_resp(raft: "Raft", answer: AppendResp) -> None:
         raft.dropped_messages += 1  # acknowledges what was never sent
     elif progress.accepted(answer.match, log.base.index):
         leader.has_news = True
-        raft.advance_commit(leader)
+        if answer.match > log.commit:
+            raft.advance_commit(leader)
         if raft.role is leader:
             continue_transfer(raft, leader)
 

@@ -62,7 +62,7 @@ def is_plausible(message: Input, receiver: NodeId) -> bool:
 
 
 def _are_indexes(*numbers: Index) -> bool:
-    return all(0 <= number < NUMBER_MAX for number in numbers)
+    return min(numbers) >= 0 and max(numbers) < NUMBER_MAX
 
 
 def _is_plausible_append(message: Append) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from raftkv.node.events import Effect, Event
-from raftkv.node.status import ClusterStatus, Positions, Status
+from raftkv.node.status import ClusterStatus, Status
+from raftkv.raft import Positions
 from raftkv.raft.messages import NodeId
 
 

@@ -377,7 +377,7 @@ class Driver:
         if self.stopped.done() or (self._is_closing and type(event) is not DiskDone):
             return
         self._events.append(event)
-        if not self._node.may_wait(event):
+        if not (self._is_turn_scheduled or self._node.may_wait(event)):
             self._schedule_turn()
 
     # ---- one turn ---------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from raftkv.node.status import Positions
+from raftkv.raft import Positions
 
 # Entries that are timed at once; those beyond (a disk or a quorum that does not answer) are not.
 _TIMED_MAX: Final = 1024

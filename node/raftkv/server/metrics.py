@@ -14,7 +14,6 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
@@ -24,6 +23,7 @@ from prometheus_client.process_collector import ProcessCollector
 from raftkv.node.events import RoleChanged
 from raftkv.node.status import ClusterStatus, State, Status
 from raftkv.raft.messages import NodeId
+from raftkv.server.histogram import Histogram
 from raftkv.server.request_metrics import RequestMetrics
 
 # From a write that the page cache took to a disk in trouble (node design, rule 12).
@@ -54,7 +54,9 @@ class Metrics:
             return Gauge(name, text, labels, registry=registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, text, buckets=buckets, registry=registry)
+            made = Histogram(name, text, buckets)
+            registry.register(made)
+            return made
 
         ProcessCollector(registry=registry)
         gauge("raftkv_build_info", "Always 1; the label tells", "version").labels(version).set(1)

@@ -5,37 +5,25 @@ thousands of requests a second is a visible part of each. Here an observation is
 three additions on the event loop's thread; the families are made at scrape time.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import accumulate
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
-from prometheus_client.utils import floatToGoString
+
+from raftkv.server.histogram import Buckets
 
 _BOUNDS_SECONDS: Final = (
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 5.0,
 )  # fmt: skip
-_BOUNDS_TEXT: Final = (*map(floatToGoString, _BOUNDS_SECONDS), "+Inf")
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 
 
-class _Latency:
-    """Of one route and method."""
-
-    __slots__ = ("counts", "sum_seconds")
-
-    def __init__(self) -> None:
-        self.counts = [0] * len(_BOUNDS_TEXT)  # by bucket, each without those below
-        self.sum_seconds = 0.0
-
-
 class _Series:
-    """Of one route, method and status."""
+    """Of one route, method and status; ``latency`` is of the route and method."""
 
     __slots__ = ("count", "latency")
 
-    def __init__(self, latency: _Latency) -> None:
+    def __init__(self, latency: Buckets) -> None:
         self.count = 0
         self.latency = latency
 
@@ -45,7 +33,7 @@ class RequestMetrics:
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, str, int], _Series] = {}
-        self._latencies: dict[tuple[str, str], _Latency] = {}
+        self._latencies: dict[tuple[str, str], Buckets] = {}
 
     def observe(self, route: str, method: str, code: int, seconds: float) -> None:
         """Count an answered request. ``route`` is a row of the route table, never a path."""
@@ -53,12 +41,10 @@ class RequestMetrics:
         if series is None:
             series = self._series_of(route, method if method in _METHODS else "other", code)
         series.count += 1
-        latency = series.latency
-        latency.counts[bisect_left(_BOUNDS_SECONDS, seconds)] += 1
-        latency.sum_seconds += seconds
+        series.latency.observe(seconds)
 
     def _series_of(self, route: str, method: str, code: int) -> _Series:
-        latency = self._latencies.setdefault((route, method), _Latency())
+        latency = self._latencies.setdefault((route, method), Buckets(_BOUNDS_SECONDS))
         return self._series.setdefault((route, method, code), _Series(latency))
 
     def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
@@ -75,6 +61,5 @@ class RequestMetrics:
             labels=["route", "method"],
         )
         for labels, latency in self._latencies.items():
-            buckets = list(zip(_BOUNDS_TEXT, accumulate(latency.counts), strict=True))
-            seconds.add_metric(list(labels), buckets, latency.sum_seconds)
+            latency.add_to(seconds, labels)
         yield seconds
