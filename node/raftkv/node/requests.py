@@ -234,6 +234,8 @@ class Requests:
         if raft.role is Role.LEADER:
             has_batch = bool(self.writes.held)
             chores = self.upkeep.chores(raft, store, now, has_batch=has_batch)
+            if not has_batch and chores.is_empty:
+                return
             while self._propose_batch(raft, store, chores) and self.writes.held:
                 chores = NO_CHORES
             return

@@ -182,27 +182,28 @@ class FrameReader:
             data = bytes(self._incomplete)
             self._incomplete.clear()
         self._needed = 0
-        offset, size = 0, len(data)
+        offset, size, header_bytes = 0, len(data), _HEADER.size
         if not self._has_preamble:
             if not self._check_preamble(data):
                 self._incomplete += data
                 return
             offset = len(PREAMBLE)
-        while size - offset >= _HEADER.size:
+        while size - offset >= header_bytes:
             length, crc = _HEADER.unpack_from(data, offset)
             if length > self.body_bytes_max:
                 raise ProtocolError(Refused.OVERSIZED)
-            end = offset + _HEADER.size + length
+            end = offset + header_bytes + length
             if end > size:
                 self._needed = end - offset
                 break
-            body = data[offset + _HEADER.size : end]
+            body = data[offset + header_bytes : end]
             if google_crc32c.value(body) != crc:
                 raise ProtocolError(Refused.CHECKSUM)
             offset = end
             if body:
                 yield body
-        self._incomplete += data[offset:]
+        if offset < size:
+            self._incomplete += data[offset:]
 
     def _check_preamble(self, data: bytes) -> bool:
         """Whether it is complete. Raises at the first byte that cannot be right."""

@@ -4,8 +4,9 @@ A wrapper around the engine factory, because neither the node class nor the stor
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import BinaryIO
 
 from raftkv.kv.engine import Engine, EngineCopy, EngineReader, EngineWriter
@@ -23,13 +24,35 @@ class TimedEngine:
         self.size_bytes: Callable[[], int] = engine.size_bytes
         self.close: Callable[[], None] = engine.close
 
-    @contextmanager
-    def write(self) -> Iterator[EngineWriter]:
+    def write(self) -> AbstractContextManager[EngineWriter]:
         """See `Engine.write`."""
-        started_at = time.perf_counter()
-        with self.engine.write() as writer:
-            yield writer
-        self._observe(time.perf_counter() - started_at)
+        return _TimedWrite(self.engine.write(), self._observe)
+
+
+class _TimedWrite:
+    """A write transaction that reports its seconds when it was committed."""
+
+    __slots__ = ("_observe", "_started_at", "_transaction")
+
+    def __init__(
+        self, transaction: AbstractContextManager[EngineWriter], observe: Callable[[float], None]
+    ) -> None:
+        self._transaction = transaction
+        self._observe = observe
+
+    def __enter__(self) -> EngineWriter:
+        self._started_at = time.perf_counter()
+        return self._transaction.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._transaction.__exit__(kind, error, traceback)
+        if kind is None:
+            self._observe(time.perf_counter() - self._started_at)
 
 
 class TimedEngineFactory:

@@ -187,6 +187,9 @@ def _paced_file(handle: Handle) -> _WholeFile:
 
 def _write_all(handle: Handle, offset: int, chunks: Sequence[bytes]) -> None:
     """A write may be cut short by the system (a signal, a full disk): go on where it stopped."""
+    if len(chunks) <= _BUFFERS_MAX and os.pwritev(handle, chunks, offset) == sum(map(len, chunks)):
+        return
+    # Once more, from the start: to write the same twice does no harm.
     rest = [memoryview(chunk) for chunk in chunks if chunk]
     while rest:
         written = os.pwritev(handle, list(islice(rest, _BUFFERS_MAX)), offset)
