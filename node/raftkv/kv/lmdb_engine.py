@@ -33,6 +33,10 @@ from raftkv.kv.engine import (
 # Address space, not memory or disk: the file grows as it is used.
 MAP_BYTES_DEFAULT: Final = 64 << 30
 
+# To ask LMDB for the size costs as much as a put. So much of the map must be left for a look at
+# every transaction to be more than is needed, and so many are then written without one.
+_AMPLE_BYTES: Final = 8 << 30
+_UNWATCHED_WRITES: Final = 16
 NAME: Final = "lmdb"  # of the engine, in the copies that it makes
 _COPIED_BYTES: Final = 1 << 20  # at a time
 _HISTORY: Final = b"hist"
@@ -247,19 +251,29 @@ class LmdbEngine:
             raise EngineError(f"LMDB in {path}: {error}") from error
         self._map_bytes: int = self.env.info()["map_size"]
         self._page_bytes: int = self.env.stat()["psize"]
+        self._unwatched_writes = 0
         self._copies: set[_Copy] = set()  # open ones; they keep the environment open
         self._is_open = True
 
     def write(self) -> AbstractContextManager[EngineWriter]:
         """See `Engine.write`."""
         self._check_open()
+        if self._unwatched_writes > 0:
+            self._unwatched_writes -= 1
+        else:
+            self._watch_size()
+        return _Writer(self, is_writer=True)
+
+    def _watch_size(self) -> None:
         try:
-            if self.size_bytes() > self._map_bytes // 2 and not self._copies:
+            size_bytes = self.size_bytes()
+            if size_bytes > self._map_bytes // 2 and not self._copies:
                 self._map_bytes *= 2
                 self.env.set_mapsize(self._map_bytes)
         except lmdb.Error as error:
             raise EngineError(f"LMDB: {error}") from error
-        return _Writer(self, is_writer=True)
+        if self._map_bytes - size_bytes > _AMPLE_BYTES:
+            self._unwatched_writes = _UNWATCHED_WRITES
 
     def read(self) -> AbstractContextManager[EngineReader]:
         """See `Engine.read`."""

@@ -232,11 +232,11 @@ class Node:
                     self._is_tick_taken = False
                     self._watch_disk(self.core)
                 if not self.is_stopped:
-                    is_busy = self._offer(self.core)
+                    is_told = self._offer(self.core)
                     if self._unapplied and (self._submissions or self._outbox):
                         yield from self._take_effects()
                     if not self._puts_off(self.core):
-                        self._settle(self.core, is_busy=is_busy)
+                        self._settle(self.core, is_told=is_told)
         except (DiskError, StorageError, StoreError) as error:
             self._stop(str(error))
         yield from self._take_effects()
@@ -394,7 +394,7 @@ class Node:
     # ---- one turn ---------------------------------------------------------------------------
 
     def _offer(self, core: Core) -> bool:
-        """Give the core what came, and begin what follows; whether anything did."""
+        """Give the core what came, and begin what follows; whether the core was told of that."""
         requests, raft = self.requests, core.raft
         self.orders.turn(raft)
         requests.offer_writes(raft, core.store, self._now)
@@ -402,8 +402,9 @@ class Node:
         # In most turns nothing happens: then the core is asked once.
         if not raft.has_ready():
             return False
-        self._carry_out(core, raft.ready())
-        return True
+        ready = raft.ready()
+        self._carry_out(core, ready)
+        return bool(ready.snapshots_wanted)
 
     def _puts_off(self, core: Core) -> bool:
         """Whether to apply only after the write to the log that is under way.
@@ -423,10 +424,13 @@ class Node:
         self._was_apply_put_off = True
         return True
 
-    def _settle(self, core: Core, *, is_busy: bool) -> None:
-        """Apply what is committed, and answer who waited for it."""
+    def _settle(self, core: Core, *, is_told: bool) -> None:
+        """Apply what is committed, and answer who waited for it.
+
+        ``is_told``: the core had an input since its last `Ready`, so there may be another.
+        """
         requests, raft = self.requests, core.raft
-        is_busy = is_busy or bool(self._unapplied)
+        is_told = is_told or bool(self._unapplied)
         self._apply_slice(core)
         if not self._unapplied:
             self._was_apply_put_off = False
@@ -436,8 +440,8 @@ class Node:
         requests.serve_reads(core.store, self._now)
         requests.flush_replies()
         # The round that was just confirmed makes room for the next one.
-        is_busy = requests.offer_reads(raft, self._now) or is_busy
-        if self._unapplied or (is_busy and raft.has_ready()):
+        is_told = requests.offer_reads(raft, self._now) or is_told
+        if self._unapplied or (is_told and raft.has_ready()):
             self._effects.append(Continue())
 
     def _carry_out(self, core: Core, ready: Ready) -> None:

@@ -118,6 +118,7 @@ class Driver:
         self._tick_due_at = 0.0
         self._tick_timer: asyncio.TimerHandle | None = None
         self._news_timer: asyncio.TimerHandle | None = None
+        self._news_due_at = 0.0
         self._is_closing = False
         #: Loop time at which the drain under way began.
         self.draining_since: float | None = None
@@ -429,9 +430,17 @@ class Driver:
         self._schedule_turn()
 
     def _on_tell_commit_soon(self, soon: TellCommitSoon) -> None:
-        if self._news_timer is not None:
-            self._news_timer.cancel()
-        self._news_timer = self._loop.call_later(soon.seconds, self.post, TellCommit())
+        # Under load this is asked for with every write: a timer that runs is left to run.
+        self._news_due_at = self._loop.time() + soon.seconds
+        if self._news_timer is None:
+            self._news_timer = self._loop.call_at(self._news_due_at, self._on_news_timer)
+
+    def _on_news_timer(self) -> None:
+        self._news_timer = None
+        if self._loop.time() < self._news_due_at:
+            self._news_timer = self._loop.call_at(self._news_due_at, self._on_news_timer)
+        else:
+            self.post(TellCommit())
 
     def _on_stop(self, stop: Stop) -> None:
         self._stop(stop.reason)
