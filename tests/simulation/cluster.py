@@ -121,6 +121,8 @@ class Cluster:
         self.machines = [self._make_machine(number) for number in range(size)]
         # Called after every turn of a node, with the effects it returned.
         self.on_turn: Callable[[Machine, list[Effect]], None] = lambda _machine, _effects: None
+        # Called after every effect of a turn, amid it; whether it ended the process.
+        self.on_effect: Callable[[Machine], bool] = lambda _machine: False
         self.on_role_changed: Callable[[Machine], None] = lambda _machine: None
         self.on_recovered: Callable[[Machine], None] = lambda _machine: None
         # A node gave up, and its process will not do anything any more.
@@ -167,7 +169,8 @@ class Cluster:
         if self.climate.clock_skew:
             process.clock_offset_seconds = self.world.rng.uniform(0.0, 1e6)
         self.world.trace(f"{machine.name} start")
-        self._perform(machine, process, node.start(self.clock(machine)))
+        for effect in node.start(self.clock(machine)):
+            self._perform(machine, process, effect)
         self._tick(machine, process)
 
     def kill(self, machine: Machine) -> None:
@@ -272,11 +275,17 @@ class Cluster:
         events, process.inbox = process.inbox[:taken], process.inbox[taken:]
         node = process.node
         was_started = node.core is not None
-        effects = list(node.handle(events, self.clock(machine)))
+        effects: list[Effect] = []
+        for effect in node.handle(events, self.clock(machine)):
+            if not was_started and node.core is not None:
+                self._attach(machine, process)
+                was_started = True
+            effects.append(effect)
+            self._perform(machine, process, effect)
+            if self.on_effect(machine):
+                return
         if not was_started and node.core is not None:
             self._attach(machine, process)
-        if effects:
-            self._perform(machine, process, effects)
         if machine.process is process:
             self.on_turn(machine, effects)
             if process.inbox:
@@ -301,30 +310,29 @@ class Cluster:
             self.deliver(machine, process, Tick())
         self.world.after(machine.tick_seconds, partial(self._tick, machine, process))
 
-    def _perform(self, machine: Machine, process: Process, effects: list[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case Send(frame=frame):
-                    self.network.send(frame)
-                case SubmitDisk():
-                    self._submit(machine, process, effect)
-                case Reply(id=request_id, answer=answer):
-                    process.requests.pop(request_id)(answer)
-                case RoleChanged(role=role, term=term, leader=leader):
-                    self.on_role_changed(machine)
-                    self.world.trace(f"{machine.name} {role} @{term} leader={leader}")
-                case TellCommitSoon(seconds=seconds):
-                    self._tell_commit_soon(machine, process, seconds)
-                case Continue():
-                    self._make_turn_due(machine, process)
-                case Diverged(peer=peer, index=index):
-                    raise AssertionError(f"I12: {machine.name} and {peer:x} differ after {index}")
-                case Stop(reason=reason):
-                    self.world.trace(f"{machine.name} stop: {reason}")
-                    process.stopped = reason
-                    self.on_stopped(machine, reason)
-                case PeersChanged() | Advanced():
-                    pass  # the network connects everybody; nobody watches
+    def _perform(self, machine: Machine, process: Process, effect: Effect) -> None:
+        match effect:
+            case Send(frame=frame):
+                self.network.send(frame)
+            case SubmitDisk():
+                self._submit(machine, process, effect)
+            case Reply(id=request_id, answer=answer):
+                process.requests.pop(request_id)(answer)
+            case RoleChanged(role=role, term=term, leader=leader):
+                self.on_role_changed(machine)
+                self.world.trace(f"{machine.name} {role} @{term} leader={leader}")
+            case TellCommitSoon(seconds=seconds):
+                self._tell_commit_soon(machine, process, seconds)
+            case Continue():
+                self._make_turn_due(machine, process)
+            case Diverged(peer=peer, index=index):
+                raise AssertionError(f"I12: {machine.name} and {peer:x} differ after {index}")
+            case Stop(reason=reason):
+                self.world.trace(f"{machine.name} stop: {reason}")
+                process.stopped = reason
+                self.on_stopped(machine, reason)
+            case PeersChanged() | Advanced():
+                pass  # the network connects everybody; nobody watches
 
     def _tell_commit_soon(self, machine: Machine, process: Process, seconds: float) -> None:
         process.news_told += 1

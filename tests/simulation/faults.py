@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from random import Random
 
 from raftkv.node.events import Effect
 from raftkv.raft.messages import NodeId
@@ -68,6 +69,10 @@ class Faults:
         self._fragile_leaders = rng.choice((0.0, 0.15, 0.3))
         # A restart that is cut short, perhaps again and again.
         self._recovery_crash = rng.choice((0.0, 0.1, 0.5))
+        # And one amid a turn, of which peers and disk were told, before it applies anything.
+        self._turn_random = Random(cluster.world.seed + 11)
+        self._turn_crash = self._turn_random.choice((0.0, 0.0, 0.001))
+        cluster.on_effect = self._crash_amid_a_turn
         cluster.on_role_changed = self._crash_around_election
         cluster.on_stopped = self._on_stopped
         cluster.on_crash = self._end
@@ -194,6 +199,26 @@ class Faults:
         # A few message delays: some of the new leader's messages arrive, some are never sent.
         delays = 4 * self.cluster.climate.weather.delay_max_seconds
         self.world.after(rng.uniform(0.0, 0.01 + delays), partial(self._crash_briefly, victim))
+
+    def _crash_amid_a_turn(self, machine: Machine) -> bool:
+        """Crash a node between two effects of a turn, if it has committed entries to apply."""
+        process, random = machine.process, self._turn_random
+        if (
+            not self._turn_crash
+            or self.is_over
+            or process is None
+            or not process.node._unapplied
+            or random.random() >= self._turn_crash
+        ):
+            return False
+        self.crash_count += 1
+        self.reached["crash before it applied"] += 1
+        if random.random() < 0.5:
+            self.cluster.kill(machine)
+        else:
+            self.cluster.lose_power(machine)
+        self.world.after(random.uniform(0.001, 1.5), partial(self._restart, machine))
+        return True
 
     def after_turn(self, machine: Machine, effects: list[Effect]) -> None:
         """To be called after every turn: leaders that die before their first entry is everywhere.

@@ -13,6 +13,7 @@ RARE: Final = frozenset(
         "clog",
         "crash around a snapshot",
         "crash around an election",
+        "crash before it applied",
         "crash in a write of the log",
         "crash in an installation",
         "crash in recovery",

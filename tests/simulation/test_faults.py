@@ -65,6 +65,23 @@ def test_no_disk_is_lost_while_a_leader_counts_on_it() -> None:
     assert faults._may_lose(follower)
 
 
+def test_a_crash_amid_a_turn_comes_before_it_applies() -> None:
+    script = Script(1, 3)
+    leader = script.elected(script.voters)
+    faults = _faults(script)
+    faults._turn_crash = 1.0
+    raft = script.raft(leader)
+    script.write(leader)
+    script.until(lambda: bool(faults.reached["crash before it applied"]), "the crash")
+    ended = [machine for machine in script.voters if machine.process is None]
+    assert ended, "nobody crashed"
+    if leader in ended:
+        assert raft.applied_index < raft.commit_index
+    faults._turn_crash = 0.0
+    script.until(lambda: all(machine.is_started for machine in script.voters), "the restart")
+    script.write(script.elected(script.voters))
+
+
 # ---- harm to files ---------------------------------------------------------------------------
 
 
