@@ -53,6 +53,10 @@ def _count_what_is_not_durable(raft: Raft) -> None:
     raft.log.durable -= 1
 
 
+def _count_an_entry_that_is_not_there(raft: Raft) -> None:
+    raft.log.last_index += 1
+
+
 def _match_beyond_next(raft: Raft) -> None:
     raft.role.progress[2].match = 9  # type: ignore[union-attr]
 
@@ -62,6 +66,7 @@ def _match_beyond_next(raft: Raft) -> None:
     [
         _commit_beyond_the_log,
         _apply_uncommitted,
+        _count_an_entry_that_is_not_there,
         _count_what_is_not_durable,
         _match_beyond_next,
         _break("term", 1),

@@ -57,6 +57,7 @@ def check_basic(raft: "Raft") -> None:
     """Check one state. Costs a walk over the peers, not over the log."""
     log, role = raft.log, raft.role
     last_index = log.last_index
+    assert log.base.index + log.entry_count == last_index
     assert log.base.index <= log.applied <= log.applying <= log.commit
     assert log.applying <= log.durable or log.is_installing
     assert log.config_index <= last_index

@@ -12,7 +12,7 @@ asserts that the call is legal. It does no I/O: the host is handed what must be 
 Invariants:
   1. base.index <= applied <= applying <= min(commit, durable) and max(commit, durable) <= last;
      but while an installed snapshot is not on disk (`is_installing`) ``durable`` is 0
-  2. entry ``i`` is ``_entries[i - base.index - 1]``; terms never descend
+  2. entry ``i`` is ``_entries[i - base.index - 1]``, up to ``last_index``; terms never descend
   3. an entry at or below ``commit`` is never removed but by `compact`, or by `install`, whose
      snapshot holds it in applied form
   4. ``durable`` covers only entries that are on disk as they are here. A write in flight stops
@@ -91,6 +91,11 @@ class RaftLog:
     def first_index(self) -> Index:
         """The lowest index whose entry is here; ``last_index + 1`` if none is."""
         return self.base.index + 1
+
+    @property
+    def entry_count(self) -> int:
+        """How many entries are here: those after the base."""
+        return len(self._entries)
 
     @property
     def last_term(self) -> Term:
