@@ -20,6 +20,7 @@ from raftkv.node.events import (
 )
 from raftkv.node.messages import Failure, FailureCode
 from raftkv.node.snapshots import REFUSED_SECONDS, Snapshots
+from raftkv.raft import Input, InstallSnapshot
 from raftkv.storage.layout import SNAPSHOTS, WAL
 from raftkv.storage.snapshots import HEADER_BYTES
 from tests.simulation.cluster import Climate, Machine
@@ -164,6 +165,31 @@ def test_rule_10_a_transfer_goes_on_where_it_broke_off(monkeypatch: pytest.Monke
     (second,) = snapshots_of(leader).sending.values()
     script.until(lambda: second.acked_bytes > 0, "an answer")
     assert second.acked_bytes >= half, "what was received is not sent again"
+    script.until(lambda: converged(script, machines), "all to be alike")
+
+
+def test_a_received_snapshot_that_the_core_has_no_use_for_is_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else each of them stays until the next one is installed: there is no bound on them (I15)."""
+    script = Script(8, 3, NEVER)
+    _, follower = leave_behind(script, writes=100)
+    machines = script.cluster.machines
+    raft = script.raft(follower)
+    dropped: list[Input] = []
+
+    def step(message: Input) -> None:
+        """As if the term had moved on while the file came in."""
+        (dropped.append if isinstance(message, InstallSnapshot) else raft._raft.step)(message)
+
+    with monkeypatch.context() as outdated:
+        outdated.setattr(raft, "step", step)
+        script.only_links(machines)
+        script.until(lambda: len(dropped) == 2, "two transfers")
+        later = script.world.now + 0.2
+        script.until(lambda: script.world.now > later, "the files to be removed")
+        durable = [path for path in files_in(follower, SNAPSHOTS) if path.endswith(".snapshot")]
+        assert not durable
     script.until(lambda: converged(script, machines), "all to be alike")
 
 

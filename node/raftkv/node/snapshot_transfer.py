@@ -148,7 +148,8 @@ class Incoming:
     ) -> None:
         """Receive what ``leader`` offers.
 
-        ``complete`` is called when the file is verified and durable; ``ended``, in any case, when
+        ``complete`` is called when the file is verified and durable, also when the transfer was
+        given up (`is_given_up`) while that went on; ``ended``, in any case, when
         nothing of the transfer is under way any more.
         """
         self.leader = leader
@@ -160,7 +161,7 @@ class Incoming:
         self._receiver = SnapshotReceiver(offer.info, keep_free_bytes=keep_free_bytes)
         self._chunks: deque[SnapshotChunk] = deque()  # in order, from what was received on
         self._is_busy = False
-        self._is_given_up = False
+        self.is_given_up = False
 
     def start(self) -> None:
         """Make room, and say where to begin."""
@@ -168,7 +169,7 @@ class Incoming:
 
     def renewed(self, leader: NodeId, offer: SnapshotOffer) -> bool:
         """Go on with the same file under a new offer; False if it is another file."""
-        if self._is_given_up or not self._receiver.accepts(offer.info):
+        if self.is_given_up or not self._receiver.accepts(offer.info):
             return False
         self.leader, self.offer = leader, offer
         self._chunks.clear()
@@ -178,7 +179,7 @@ class Incoming:
 
     def take(self, chunk: SnapshotChunk) -> None:
         """Write a piece, after those before it."""
-        if self._is_given_up or chunk.transfer != self.offer.transfer:
+        if self.is_given_up or chunk.transfer != self.offer.transfer:
             return
         if len(self._chunks) >= CHUNKS_MAX:
             return  # beyond the window: the leader repeats it
@@ -187,7 +188,7 @@ class Incoming:
 
     def give_up(self) -> None:
         """Forget what was received; ``ended`` follows."""
-        self._is_given_up = True
+        self.is_given_up = True
         self._chunks.clear()
         self._next()
 
@@ -196,7 +197,7 @@ class Incoming:
         if self._is_busy:
             return
         receiver = self._receiver
-        if self._is_given_up:
+        if self.is_given_up:
             self._run(receiver.abandon(), lambda _: self._ended())
         elif receiver.received_bytes == self.offer.info.size_bytes:
             self._run(receiver.finish(), self._finished)
@@ -219,14 +220,14 @@ class Incoming:
         self._disk.start(task, ended, lane=Lane.BULK, refused=self._refused)
 
     def _written(self, received_bytes: int) -> None:
-        if received_bytes < self.offer.info.size_bytes and not self._is_given_up:
+        if received_bytes < self.offer.info.size_bytes and not self.is_given_up:
             self._say(received_bytes)
         self._next()
 
     def _finished(self, info: SnapshotInfo) -> None:
-        if not self._is_given_up:
+        if not self.is_given_up:
             self._say(info.size_bytes)
-            self._complete(self, info)
+        self._complete(self, info)
         self._ended()
 
     def _refused(self, _refusal: Refusal) -> None:

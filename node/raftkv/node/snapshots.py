@@ -50,6 +50,7 @@ from raftkv.storage.snapshots import (
     SnapshotInfo,
     SnapshotMeta,
     load,
+    remove,
     remove_older_than,
     verify_snapshot,
     write_snapshot,
@@ -408,8 +409,18 @@ class Snapshots:
             self.on_offer(core, sender, offer)
 
     def _complete(self, core: Core, incoming: Incoming, info: SnapshotInfo) -> None:
-        self._received[info.meta.last] = info
-        self._step(core, incoming.leader, incoming.offer)
+        """The file is durable under its name: install it, if it is of use still."""
+        last = info.meta.last
+        if not incoming.is_given_up:
+            self._received[last] = info
+            self._step(core, incoming.leader, incoming.offer)
+        if core.raft.installing == last:
+            return
+        # The log caught up meanwhile, or the leader is another. A file that the log never names
+        # would stay for good; one of the same name may be the node's own, or about to be.
+        self._received.pop(last, None)
+        if not self._is_making and last.index != core.wal.base_index:
+            self._disk.start(remove(info.name), lambda _: None, lane=Lane.BULK)
 
     def _step(self, core: Core, sender: NodeId, offer: SnapshotOffer) -> None:
         raft, meta = core.raft, offer.info.meta

@@ -382,6 +382,12 @@ class RawNode:
         return self._raft.log.last_index
 
     @property
+    def installing(self) -> EntryId | None:
+        """The last entry of the snapshot that replaces the log, until it is durable; else None."""
+        log = self._raft.log
+        return log.base if log.is_installing else None
+
+    @property
     def last_term(self) -> Term:
         """The term of the entry at ``last_index``."""
         return self._raft.log.last_term

@@ -488,6 +488,12 @@ class SnapshotReceiver:
 # ---- removing them -------------------------------------------------------------------------
 
 
+def remove(name: str) -> DiskTask[None]:
+    """Remove a snapshot that the log does not name."""
+    if (yield from _unlink(name)):
+        yield (FsyncDir(SNAPSHOTS),)
+
+
 def remove_older_than(name: str) -> DiskTask[int]:
     """Remove the snapshots of entries before that of ``name``; how many they were.
 
@@ -504,13 +510,18 @@ def remove_older_than(name: str) -> DiskTask[int]:
     ]
     count = 0
     for other in older:
-        try:
-            yield (Unlink(f"{SNAPSHOTS}/{other}"),)
-            count += 1
-        except DiskError as error:
-            # Another of these tasks, for another snapshot, is under way and was faster.
-            if error.errno != errno.ENOENT:
-                raise
+        count += yield from _unlink(other)
     if older:
         yield (FsyncDir(SNAPSHOTS),)
     return count
+
+
+def _unlink(name: str) -> DiskTask[bool]:
+    try:
+        yield (Unlink(f"{SNAPSHOTS}/{name}"),)
+    except DiskError as error:
+        # Another of these tasks, for another snapshot, is under way and was faster.
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True
