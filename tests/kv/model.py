@@ -462,6 +462,7 @@ class Model:
             if waiter.owner == command.owner:
                 waiter.ticket = self._change()
                 waiter.until_ms = max(waiter.until_ms, until_ms)
+                lock.waiters = waiting
                 return LockQueued(self.revision, waiter.ticket)
         if command.wait_ms == 0 or len(waiting) >= command.waiters_max:
             return LockBusy(self.revision, lock.owner)

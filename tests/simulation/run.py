@@ -285,10 +285,12 @@ class _Run:
         until = self.world.now + STABLE_SECONDS
         self._until(lambda: self.world.now > until, "time to pass")
         assert terms == [core.raft.term for core in self._members()], "I13: a term in calm weather"
-        self._until(self._is_converged, "all replicas to be alike again")
+        # Both at once: while the one is waited for, a lease may end.
         self._until(
-            lambda: self.followers.have_reached(self._stores()[0].revision),
-            "all watchers to be told",
+            lambda: (
+                self.followers.have_reached(self._stores()[0].revision) and self._is_converged()
+            ),
+            "all replicas to be alike again, and all watchers to be told",
         )
 
     def _is_converged(self) -> bool:
