@@ -196,7 +196,11 @@ def test_watch(server: ContractServer) -> None:
 
 def test_watch_ends_with_ctrl_c(server: ContractServer) -> None:
     with subprocess.Popen(
-        [*RAFTKV, "watch", "--prefix", ""], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*RAFTKV, "watch", "--prefix", ""],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Tests that run in the background of a shell inherit that it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         wait_until(lambda: server.watch_ids)
         process.send_signal(signal.SIGINT)
