@@ -207,7 +207,7 @@ class Faults:
             not self._turn_crash
             or self.is_over
             or process is None
-            or not process.node._unapplied
+            or not process.node.applying.has_any
             or random.random() >= self._turn_crash
         ):
             return False

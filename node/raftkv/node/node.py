@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from raftkv.kv.commands import count_commands
 from raftkv.kv.environment import EngineFactory, applied_index_fits
 from raftkv.kv.store import Store, StoreError
 from raftkv.node import views
+from raftkv.node.applying import Applying
 from raftkv.node.commit_news import CommitNews
 from raftkv.node.disk_tasks import DiskTasks
 from raftkv.node.events import (
@@ -82,13 +82,10 @@ from raftkv.node.status import ClusterStatus, Status
 from raftkv.node.wal_writes import WalWrites
 from raftkv.raft import (
     Append,
-    Entry,
-    EntryType,
     NodeId,
     Positions,
     RawNode,
     Ready,
-    Role,
     Write,
 )
 from raftkv.storage.disk import DiskError
@@ -166,9 +163,8 @@ class Node:
         self.hand_over = HandOver()
         self.round_trips = RoundTrips()
         self._commit_news = CommitNews(settings.commit_news_seconds, self._emit)
-        self._unapplied: list[Entry] = []  # committed, handed out by the core, not applied yet
+        self.applying = Applying(settings.slice_commands_max, self.requests, self.snapshots)
         self._told_revision = 0  # by `Advanced`
-        self._was_apply_put_off = False  # since the last time that nothing was left to apply
         self._is_tick_taken = False  # in this turn
         self.leader_seen_at: float | None = None
         self.is_stopped = False
@@ -233,9 +229,10 @@ class Node:
                     self._watch_disk(self.core)
                 if not self.is_stopped:
                     is_told = self._offer(self.core)
-                    if self._unapplied and (self._submissions or self._outbox):
+                    if self.applying.has_any and (self._submissions or self._outbox):
                         yield from self._take_effects()
-                    if not self._puts_off(self.core):
+                    is_writing = self._wal_writes.started_at is not None
+                    if not self.applying.puts_off(self.core.raft.role, is_writing=is_writing):
                         self._settle(self.core, is_told=is_told)
         except (DiskError, StorageError, StoreError) as error:
             self._stop(str(error))
@@ -406,34 +403,14 @@ class Node:
         self._carry_out(core, ready)
         return bool(ready.snapshots_wanted)
 
-    def _puts_off(self, core: Core) -> bool:
-        """Whether to apply only after the write to the log that is under way.
-
-        On a follower the leader waits for the answer that the end of the write brings, and few
-        wait for it to apply. Once for all that has gathered until nothing is left to apply.
-        """
-        if (
-            not self._unapplied
-            or self._was_apply_put_off
-            or self._wal_writes.started_at is None
-            or core.raft.role is Role.LEADER
-            or self.requests.reads
-            or self.requests.locks
-        ):
-            return False
-        self._was_apply_put_off = True
-        return True
-
     def _settle(self, core: Core, *, is_told: bool) -> None:
         """Apply what is committed, and answer who waited for it.
 
         ``is_told``: the core had an input since its last `Ready`, so there may be another.
         """
         requests, raft = self.requests, core.raft
-        is_told = is_told or bool(self._unapplied)
-        self._apply_slice(core)
-        if not self._unapplied:
-            self._was_apply_put_off = False
+        is_told = is_told or self.applying.has_any
+        self.applying.slice(core)
         if core.store.revision > self._told_revision:
             self._told_revision = core.store.revision
             self._effects.append(Advanced(self._told_revision))
@@ -441,7 +418,7 @@ class Node:
         requests.flush_replies()
         # The round that was just confirmed makes room for the next one.
         is_told = requests.offer_reads(raft, self._now) or is_told
-        if self._unapplied or (is_told and raft.has_ready()):
+        if self.applying.has_any or (is_told and raft.has_ready()):
             self._effects.append(Continue())
 
     def _carry_out(self, core: Core, ready: Ready) -> None:
@@ -458,28 +435,11 @@ class Node:
             self._start_write(core, ready.write)
         for wanted in ready.snapshots_wanted:
             self.snapshots.wanted(core, wanted)
-        self._unapplied += ready.committed_entries
+        self.applying.add(ready.committed_entries)
         for read_state in ready.read_states:
             self.requests.reads.confirm(read_state.context, read_state.index)
         for context in ready.reads_dropped:
             self.requests.reads.drop_round(context)
-
-    def _apply_slice(self, core: Core) -> None:
-        """Apply the next committed entries, as many as fit into one slice of the loop (rule 26)."""
-        if not self._unapplied:
-            return
-        commands, end = 0, 0
-        while end < len(self._unapplied) and commands < self.settings.slice_commands_max:
-            entry = self._unapplied[end]
-            commands += count_commands(entry.data) if entry.type is EntryType.NORMAL else 1
-            end += 1
-        for applied in core.store.apply(self._unapplied[:end]):
-            self.requests.settle_entry(applied)
-        size_bytes = sum(len(entry.data) for entry in self._unapplied[:end])
-        del self._unapplied[:end]
-        core.raft.applied(core.store.applied_index)
-        self.requests.upkeep.applied(core.store)
-        self.snapshots.applied(core, core.store.applied_index, size_bytes)
 
     def _start_write(self, core: Core, write: Write) -> None:
         def durable(_: None = None) -> None:
@@ -490,7 +450,7 @@ class Node:
 
         if write.snapshot is not None:
             # What it replaces is not applied any more: the state comes whole.
-            self._unapplied.clear()
+            self.applying.clear()
             self.requests.skip_to(write.snapshot.last.index)
 
             def installed() -> None:
