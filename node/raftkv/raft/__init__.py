@@ -70,9 +70,8 @@ A configuration (`ConfState`: voters, learners) is itself an entry, in force fro
 appended and gone if it is truncated (`configurations.Configurations`). While two sets of voters are
 in force (joint consensus, paper 6), elections, commit, reads and check-quorum need a majority of
 each (`quorum.Quorum`). Learners receive the log and have no say. A node campaigns only if its
-newest configuration lists it as voter (or is not known to be committed, and the one before does:
-`Raft.may_campaign`), yet grants votes by the log rule alone: its own configuration may be the older
-one.
+newest configuration lists it as voter (with two exceptions: `Raft.may_campaign`), yet grants votes
+by the log rule alone: its own configuration may be the older one.
 
 The leader changes it by `RawNode.propose_config` (`confchange`, `membership`): one change at a
 time, the last one committed, and an entry of its own term committed, too. A member is added as

@@ -68,7 +68,11 @@ def _may_vote_for(raft: "Raft", request: Vote | PreVote) -> bool:
     # about a later term. The own configuration is not asked: it may be older than the sender's.
     is_free = raft.vote is None and raft.leader_id is None
     may_vote = raft.vote == request.sender or is_free or request.term > raft.term
-    return may_vote and raft.log.is_up_to_date(EntryId(request.last_term, request.last_index))
+    return may_vote and _is_log_up_to_date(raft, request)
+
+
+def _is_log_up_to_date(raft: "Raft", request: Vote | PreVote) -> bool:
+    return raft.log.is_up_to_date(EntryId(request.last_term, request.last_index))
 
 
 def on_pre_vote(raft: "Raft", request: PreVote) -> None:
@@ -76,6 +80,8 @@ def on_pre_vote(raft: "Raft", request: PreVote) -> None:
     if raft.hears_leader:
         return
     granted = _may_vote_for(raft, request)
+    if not _is_log_up_to_date(raft, request):
+        raft.refuse_older_log()
     # The term asked about if granted, as the own one may be far behind it; else the own one.
     term = request.term if granted else raft.term
     raft.send(PreVoteResp(raft.id, request.sender, term, granted))

@@ -181,13 +181,15 @@ def _list_peers(raft: "Raft", leader: Leader) -> None:
     raft.contacts_may_have_changed()
 
 
-def step_down_if_removed(raft: "Raft", leader: Leader) -> None:
-    """A leader that its own committed configuration does not list hands over (thesis 4.2.2).
+def step_down_if_no_voter(raft: "Raft", leader: Leader) -> None:
+    """A leader that is no voter by its own committed configuration hands over (thesis 4.2.2).
 
-    That happens to a voter that leaves, if it was elected while the change was under way.
-    Called when all peers were just sent the commit index.
+    That happens to a voter that leaves, if it was elected while the change was under way, and to
+    a learner that was elected as nobody else could be (`Raft.may_campaign`). What they were
+    elected for is done when an entry of their term is committed. Called when all peers were just
+    sent the commit index.
     """
-    if raft.is_voter or raft.log.config_index > raft.log.commit:
+    if raft.is_voter or raft.log.config_index > raft.log.commit or not raft.has_committed_in_term:
         return
     ticks_max, last_index = raft.config.election_ticks, raft.log.last_index
     for voter in raft.quorum.voters:

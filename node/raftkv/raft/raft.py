@@ -74,6 +74,8 @@ class Raft:
         self.quorum = Quorum.of(log.conf_state)
         # Ticks since a leader was heard, a vote was granted or a campaign began.
         self.election_elapsed_ticks = 0
+        # A candidate with an older log has asked for this node's vote since a leader was heard.
+        self.is_counted_on = False
         # Drawn anew whenever a role begins.
         self.election_timeout_ticks = 0
         self.durability = DurabilityQueue(hard_state)
@@ -123,16 +125,17 @@ class Raft:
 
     @property
     def may_campaign(self) -> bool:
-        """Whether this node is a voter, or is not known to be none any more.
+        """Whether this node is a voter, or perhaps one that nobody can be elected without.
 
         A configuration that removes this node may not be committed yet, and this node the only
         one left that holds it: nobody without it can win against this log, and only this node
-        can bring it to the others (thesis 4.2.2, figure 4.6). Elected, it leads without a vote of
-        its own and hands over as soon as the configuration is committed.
+        can bring it to the others (thesis 4.2.2, figure 4.6). Or a learner is a voter by the
+        configuration of a candidate, which cannot win against its log. Elected, such a node leads
+        without a vote of its own and hands over as soon as it has committed an entry.
         """
-        if self.is_voter:
-            return True
         log = self.log
+        if self.is_voter or (self.is_counted_on and self.id in log.conf_state.learners):
+            return True
         return log.config_index > log.commit and any(
             conf.has_voter(self.id) for conf in log.configurations_from(log.commit)
         )
@@ -377,6 +380,8 @@ class Raft:
         if term != self.term:
             self._enter_term(term, vote=None)
         self.role = Follower(leader_id)
+        if leader_id is not None:
+            self.is_counted_on = False
         self._restart_election_timer()
         self.contacts_may_have_changed()
 
@@ -417,6 +422,14 @@ class Raft:
             self.append_own(leader, EntryType.NOOP, b"")
         return leader
 
+    def refuse_older_log(self) -> None:
+        """A candidate with an older log than this one asks for this node's vote.
+
+        Candidates ask the voters of their configurations only, which may be newer than this
+        node's, so it might be that they need this vote (see `may_campaign`).
+        """
+        self.is_counted_on = True
+
     def cast_vote(self, candidate: NodeId) -> None:
         """Vote for ``candidate`` in the present term; the answer must wait for the disk."""
         assert self.vote in (None, candidate), "a second vote in one term"
@@ -431,6 +444,7 @@ class Raft:
         """
         if self.leader_id == leader_id:
             self.election_elapsed_ticks = 0
+            self.is_counted_on = False
             return True
         if self.leader_id is not None:
             self.dropped_messages += 1

@@ -40,7 +40,7 @@ def flush(raft: "Raft", leader: Leader) -> None:
         leader.has_news = False
         for peer in leader.peers:
             _replicate(raft, peer, leader.progress[peer])
-        membership.step_down_if_removed(raft, leader)
+        membership.step_down_if_no_voter(raft, leader)
 
 
 def _send_heartbeat(raft: "Raft", leader: Leader, peer: NodeId) -> None:
