@@ -41,6 +41,7 @@ def main(seeds: int, first: int, length: str, jobs: int) -> None:
     began = time.monotonic()
     reached: Counter[str] = Counter()
     failed: list[int] = []
+    short: list[int] = []
     totals: Counter[str] = Counter()
     virtual_seconds = 0.0
     with ProcessPoolExecutor(jobs) as pool:
@@ -56,6 +57,9 @@ def main(seeds: int, first: int, length: str, jobs: int) -> None:
                 )
                 continue
             reached.update(result.reached)
+            least = LENGTHS[length]
+            if result.operations < least.operations or result.crashes < least.crashes:
+                short.append(seed)
             virtual_seconds += result.virtual_seconds
             totals.update(
                 steps=result.events,
@@ -80,6 +84,8 @@ def main(seeds: int, first: int, length: str, jobs: int) -> None:
     missing = never_reached(reached)
     if missing:
         click.echo("never reached: " + ", ".join(missing))
+    if short:
+        click.echo(f"fewer crashes or operations than a run is to have: {short}")
     click.echo(f"{seeds - len(failed)} passed, {len(failed)} failed")
     is_blind = bool(missing) and length == "standard" and seeds >= ALL_REACHED_SEEDS
     if failed or is_blind:

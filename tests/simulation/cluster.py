@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from random import Random
 
 from typing_extensions import override
 
@@ -38,9 +39,11 @@ from tests.simulation.damage import Harm
 from tests.simulation.disk import Crash, SimDisk
 from tests.simulation.engines import SimulatedEngines, make_engines
 from tests.simulation.network import Network, Weather
+from tests.simulation.old_formats import older_version
 from tests.simulation.world import World
 
 TURN_SECONDS_MAX = 0.0003  # from an input to the loop turn that takes it
+MIXED_EVERY = 7  # seeds of which one mixes versions
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Process:
     is_paused: bool = False
     stopped: str | None = None
     pending_disk: dict[int, SubmitDisk] = field(default_factory=dict)
+    is_older: bool = False  # a version that writes its files as `old_formats` says
     news_told: int = 0  # how often it asked for a `TellCommit`; only the last one counts
 
 
@@ -100,6 +104,7 @@ class Machine:
         # Submissions that wait for a disk that hangs; None: it does not.
         self.hung: list[Callable[[], None]] | None = None
         self.harm: Harm | None = None  # what was done to its disk behind its back
+        self.ran_older = False  # its last life was of an older version
 
     @property
     def is_started(self) -> bool:
@@ -132,6 +137,10 @@ class Cluster:
         self.reached: Counter[str] = Counter()  # rare paths inside the nodes
         self._request_id = 0
         self._wipe_count = 0
+        # In some seeds machines are rolled up and down between two versions. Drawn apart, so that
+        # the others are what they were without.
+        is_mixed = world.seed % MIXED_EVERY == MIXED_EVERY - 2
+        self._versions = Random(world.seed + 17) if is_mixed else None
 
     def _make_machine(self, number: int) -> Machine:
         skew = self.world.rng.uniform(-self.climate.tick_skew, self.climate.tick_skew)
@@ -166,11 +175,17 @@ class Cluster:
         )
         node = SimulatedNode(settings, machine.engines, self.world.rng)
         process = machine.process = Process(node)
+        if self._versions is not None:
+            process.is_older = self._versions.random() < 0.5
+            if machine.ran_older != process.is_older:
+                self.reached[f"rolled {'down' if process.is_older else 'up'}"] += 1
+            machine.ran_older = process.is_older
         if self.climate.clock_skew:
             process.clock_offset_seconds = self.world.rng.uniform(0.0, 1e6)
         self.world.trace(f"{machine.name} start")
-        for effect in node.start(self.clock(machine)):
-            self._perform(machine, process, effect)
+        with _version(process):
+            for effect in node.start(self.clock(machine)):
+                self._perform(machine, process, effect)
         self._tick(machine, process)
 
     def kill(self, machine: Machine) -> None:
@@ -276,14 +291,15 @@ class Cluster:
         node = process.node
         was_started = node.core is not None
         effects: list[Effect] = []
-        for effect in node.handle(events, self.clock(machine)):
-            if not was_started and node.core is not None:
-                self._attach(machine, process)
-                was_started = True
-            effects.append(effect)
-            self._perform(machine, process, effect)
-            if self.on_effect(machine):
-                return
+        with _version(process):
+            for effect in node.handle(events, self.clock(machine)):
+                if not was_started and node.core is not None:
+                    self._attach(machine, process)
+                    was_started = True
+                effects.append(effect)
+                self._perform(machine, process, effect)
+                if self.on_effect(machine):
+                    return
         if not was_started and node.core is not None:
             self._attach(machine, process)
         if machine.process is process:
@@ -420,3 +436,8 @@ def member_of(machine: Machine) -> Member:
     assert machine.member_id is not None
     name = machine.name
     return Member(machine.member_id, name, f"{name}:1", f"http://{name}")
+
+
+def _version(process: Process) -> contextlib.AbstractContextManager[None]:
+    """In which the process does its work, for what it writes to be of its version."""
+    return older_version() if process.is_older else contextlib.nullcontext()

@@ -18,31 +18,35 @@ class Harm(NamedTuple):
     """What was done to a file."""
 
     what: str  # with the path; of a fatal one with the place, as the node has to name it
+    kind: str
     mend: Callable[[], None]  # undoes it, while the node is down
     is_fatal: bool = False  # no node may start with it
 
 
 def harm(disk: SimDisk, rng: Random) -> Harm | None:
     """Do something to one file; None if there is nothing to harm."""
-    kinds: tuple[Callable[[SimDisk, Random], str | None], ...] = (
-        _flip_in_the_log,
-        _flip_in_the_log,
-        _lose_a_write,
-        _misdirect_a_write,
-        _truncate,
-        _remove_a_segment,
-        _flip_elsewhere,
-        _flip_elsewhere,
+    kinds: tuple[tuple[str, Callable[[SimDisk, Random], str | None]], ...] = (
+        ("flip in the log", _flip_in_the_log),
+        ("flip in the log", _flip_in_the_log),
+        ("lost write", _lose_a_write),
+        ("misdirected write", _misdirect_a_write),
+        ("cut file", _truncate),
+        ("missing segment", _remove_a_segment),
+        ("flip elsewhere", _flip_elsewhere),
+        ("flip elsewhere", _flip_elsewhere),
     )
     disk.settle_names()
     before = {path: disk.read(path) for path in disk.paths()}
-    what = rng.choice(kinds)(disk, rng)
+    kind, do = rng.choice(kinds)
+    what = do(disk, rng)
     after = {path: disk.read(path) for path in disk.paths()}
     changed = [path for path in before if before[path] != after.get(path)]
     if what is None or not changed:
         return None
     (path,) = changed
-    return Harm(what, lambda: disk.write(path, before[path]))
+    if kind == "flip elsewhere":
+        kind = "flip in an identity" if path == "identity" else "flip in a snapshot"
+    return Harm(what, kind, lambda: disk.write(path, before[path]))
 
 
 def _segments(disk: SimDisk) -> list[str]:
@@ -74,7 +78,7 @@ def rot(disk: SimDisk, rng: Random) -> Harm | None:
         assert disk.read(path) == damaged, "I14: a node that refuses its disk changes nothing"
         disk.write(path, content)
 
-    return Harm(f"{path} at offset {frame.offset}", mend, is_fatal=True)
+    return Harm(f"{path} at offset {frame.offset}", "flip in what is durable", mend, is_fatal=True)
 
 
 def _frames(content: bytes) -> list[Frame]:

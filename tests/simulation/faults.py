@@ -331,6 +331,7 @@ class Faults:
     def _note_harm(self, machine: Machine, done: Harm | None) -> None:
         machine.harm = done
         if done is not None:
+            self.reached[f"damage: {done.kind}"] += 1
             self.world.trace(f"{machine.name} harm: {done.what}")
 
     def _rot(self) -> None:

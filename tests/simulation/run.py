@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import lmdb
+import msgspec
+
 from raftkv.kv.store import Store, StoreError
 from raftkv.node.events import Answer, Bootstrapped, Effect
 from raftkv.node.node import Core
@@ -53,6 +56,10 @@ BROKEN: Final = (
     DiskError,
     StorageError,
     StoreError,
+    RuntimeError,
+    OSError,
+    lmdb.Error,
+    msgspec.MsgspecError,
 )
 
 

@@ -270,9 +270,11 @@ def test_i14_a_node_that_starts_with_damage_is_refused() -> None:
     script = Script(1, 3)
     machine = script.voters[0]
     script.invariants.after_recovery(machine)
-    machine.harm = Harm("a frame", lambda: None)  # perhaps one that does not matter any more
+    machine.harm = Harm(
+        "a frame", "flip in the log", lambda: None
+    )  # perhaps one that does not matter any more
     script.invariants.after_recovery(machine)
-    machine.harm = Harm("a frame", lambda: None, is_fatal=True)
+    machine.harm = Harm("a frame", "flip in what is durable", lambda: None, is_fatal=True)
     with pytest.raises(InvariantError, match="I14"):
         script.invariants.after_recovery(machine)
 

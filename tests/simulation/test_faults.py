@@ -46,7 +46,7 @@ def test_the_atlas_keeps_a_majority_whole(size: int, losses: int) -> None:
     lost: list[Machine] = []
     for machine in script.voters:
         if faults._is_spare(machine):
-            machine.harm = Harm("harmed", lambda: None)
+            machine.harm = Harm("harmed", "cut file", lambda: None)
             lost.append(machine)
     assert len(lost) == losses
 
