@@ -40,12 +40,12 @@ SETTINGS = NodeSettings(
 class Alone:
     """A cluster of one node, whose disk answers only when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 1) -> None:
         self.disk = SimDisk()
         self.now = 0.0
         self.waiting: list[SubmitDisk] = []
         self.effects: list[Effect] = []
-        self.node = Node(SETTINGS, MemoryEngineFactory(), World(1).rng)
+        self.node = Node(SETTINGS, MemoryEngineFactory(), World(seed).rng)
         self._take(self.node.start(self.now))
         self.settle()
         identity = self.node.identity
