@@ -1,6 +1,7 @@
 """Snapshot files: made, received, read and refused (reference/faults.md 4, rows 25 and 29)."""
 
 import errno
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -227,6 +228,40 @@ def test_rule_10_every_other_length_is_found(disk: SimDisk, sent: Sent) -> None:
             "the file ends before its trailer does",
         )
     assert "goes on behind its trailer" in damaged_is_refused(disk, sent.content + b"\0")
+
+
+@pytest.mark.long
+def test_rule_10_every_flipped_byte_of_a_file_is_found(disk: SimDisk) -> None:
+    """All of those that the tests above take a sample of, on a disk, by all readers."""
+    sent = sent_snapshot(LAST, size=100)
+    reasons = Counter[str]()
+    for offset in range(len(sent.content)):
+        changed = bytearray(sent.content)
+        changed[offset] ^= 1 << (offset % 8)
+        is_header = offset < HEADER_BYTES
+        is_blob = not is_header and offset < len(sent.content) - TRAILER_BYTES
+        reason = damaged_is_refused(disk, bytes(changed), loads_only=is_blob)
+        reasons["the header" if is_header else reason] += 1
+    assert reasons == {
+        "the header": HEADER_BYTES,
+        "the content's hash does not match": 100,
+        "the trailer's checksum does not match": TRAILER_BYTES,
+    }
+    # A whole one passes.
+    disk.write(PATH, sent.content)
+    assert load_blob(disk, NAME) == blob_of(LAST, 100).content
+
+
+@pytest.mark.long
+def test_rule_10_every_cut_of_a_file_is_found(disk: SimDisk) -> None:
+    sent = sent_snapshot(LAST, size=100)
+    reasons = Counter(
+        damaged_is_refused(disk, sent.content[:length]) for length in range(len(sent.content))
+    )
+    assert reasons == {
+        "the file ends within its header": HEADER_BYTES,
+        "the file ends before its trailer does": 100 + TRAILER_BYTES,
+    }
 
 
 def test_rule_10_parts_of_two_snapshots_are_no_snapshot(disk: SimDisk, sent: Sent) -> None:
