@@ -300,7 +300,7 @@ async def chaos(directory: Path, harms: Callable[[Random], Harm | None], seed: i
             said = [await session.check(client) for session in sessions]
             await load.read_back()
             await client.put(watching.end, b"")
-        said.append(await watching.check(client))
+        said.append(await watching.check(client, load.history))
         cluster.check_alive(run.members())
     judge(load.history, directory)
     said.append(summary(load.history))

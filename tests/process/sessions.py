@@ -7,6 +7,7 @@ recorded with what the cluster holds. Written with the client library, whose ret
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from time import monotonic
 from typing import Protocol
 
 from raftkv.client import Client, ClientError, Event, LeaseLostError
+from tests.linearizability.history import Certainty, Kind, Operation, describe
 
 _LAST_SECONDS = 60.0  # to find out, once all is well, how a request ended
 
@@ -198,7 +200,8 @@ class Watching:
                 if event.key == self.end:
                     return
 
-    async def check(self, client: Client) -> str:
+    async def check(self, client: Client, writes: Sequence[Operation]) -> str:
+        """As of a `Session`; ``writes`` were all made between `begun` and the last key."""
         history: list[Event] = []
         async with client.watch(prefix=b"", from_revision=0) as past:
             async for event in past:
@@ -213,4 +216,70 @@ class Watching:
             assert seen == told, (
                 f"watcher {number} was told {len(seen)} changes, the history has {len(told)}"
             )
-        return f"{len(told)} changes told to each of {self.watchers} watchers"
+        matched = check_told(told, writes)
+        return (
+            f"{len(told)} changes told to each of {self.watchers} watchers, "
+            f"{matched} of them acknowledged to others"
+        )
+
+
+def check_told(told: Sequence[Event], history: Sequence[Operation]) -> int:
+    """Compare the events of a watch with what those who wrote meanwhile were answered.
+
+    A watch that is compared with watches alone may leave out what all of them leave out. Here each
+    acknowledged write of ``history`` must be there, once and with its value, and nothing of a
+    write that was said not to have been made. Returns how many were acknowledged and found.
+    """
+    times: Counter[tuple[bytes, int | None]] = Counter(
+        (event.key, event.revision) for event in told
+    )
+    doubled = [change for change, count in times.items() if count > 1]
+    assert not doubled, f"told twice: {doubled[:10]}"
+    writes = [write for write in history if write.is_effective_write]
+    expected = {(write.key.encode(), write.revision): write for write in writes}
+    assert len(expected) == len(writes), "two writes were answered the same revision"
+    missing = [describe(write) for change, write in expected.items() if not times[change]]
+    assert not missing, f"{len(missing)} acknowledged writes were not told:\n" + "\n".join(
+        missing[:10]
+    )
+    values: dict[bytes, bytes] = {}
+    for event in told:
+        write = expected.get((event.key, event.revision))
+        value = None if event.item is None else event.item.value
+        assert (value is None) is (event.kind == "delete"), f"a {event.kind} with {value!r}"
+        if write is not None:
+            due = _value_after(write, values.get(event.key, b""))
+            assert value == due, f"told {value!r}, not {due!r}, of {describe(write)}"
+        values[event.key] = value or b""
+    rest = [event for event in told if (event.key, event.revision) not in expected]
+    _check_unacknowledged(rest, history)
+    return len(expected)
+
+
+def _value_after(write: Operation, before: bytes) -> bytes | None:
+    """What a key holds behind ``write``; None: it is gone."""
+    if write.kind is Kind.DELETE:
+        return None
+    argument = write.argument.encode("latin-1")
+    return before + argument if write.kind is Kind.APPEND else argument
+
+
+def _check_unacknowledged(told: Sequence[Event], history: Sequence[Operation]) -> None:
+    """Each of these is of a write whose end its client does not know, and of one only."""
+    keys = {operation.key.encode() for operation in history}
+    unknown = [each for each in history if each.certainty is Certainty.UNKNOWN]
+    left = Counter(
+        (each.key.encode(), b"" if each.kind is Kind.DELETE else each.argument.encode("latin-1"))
+        for each in unknown
+        if each.kind is not Kind.GET
+    )
+    for event in told:
+        if event.key not in keys:
+            continue
+        # Every argument is another word that ends with a semicolon; an append adds it at the end.
+        word = b"" if event.item is None else event.item.value.split(b";")[-2] + b";"
+        left[event.key, word] -= 1
+        assert left[event.key, word] >= 0, (
+            f"told of a {event.kind} {word!r} of {event.key!r} at {event.revision}, which was "
+            "not made by any answer"
+        )
