@@ -10,7 +10,7 @@ import asyncio
 import socket
 import struct
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -21,6 +21,9 @@ from raftkv.server.frames import FrameReader, Hello, ProtocolError, decode_openi
 _PIECE_BYTES = 64 << 10
 # Of a piece that goes byte by byte; the rest follows at once, or nothing would ever get through.
 _SLICED_BYTES = 64
+
+#: From whom to whom, names of nodes.
+Link = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,34 @@ class Fault:
 WELL = Fault()
 
 
+def around(names: Iterable[str], among: Iterable[str]) -> dict[Link, Fault]:
+    """``names`` are cut off from the others, both ways."""
+    inside, everybody = set(names), list(among)
+    return {
+        (a, b): Fault(is_cut=True)
+        for a in everybody
+        for b in everybody
+        if (a in inside) is not (b in inside)
+    }
+
+
+def everywhere(fault: Fault, among: Iterable[str]) -> dict[Link, Fault]:
+    """Every direction suffers the same."""
+    names = list(among)
+    return {(a, b): fault for a in names for b in names if a != b}
+
+
 @dataclass
 class FaultProxy:
-    """Forwards to the peer ports of nodes; ``faults`` by (from, to), names of nodes."""
+    """Forwards to the peer ports of nodes, and does ``faults`` to them on the way."""
 
     seed: int = 0
-    faults: dict[tuple[str, str], Fault] = field(default_factory=dict)
-    #: member id -> name, as far as it is known; who is not known suffers nothing.
+    faults: dict[Link, Fault] = field(default_factory=dict)
+    #: member id -> name. Who is not known suffers nothing until it is: names are learned from
+    #: nodes that are up, and their links are older.
     names: dict[int, str] = field(default_factory=dict)
-    #: What was done, for tests that must not pass because nothing happened.
-    done: Counter[str] = field(default_factory=Counter)
+    #: What was done to which link, for tests that must not pass because nothing happened.
+    done: Counter[tuple[str, Link]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._random = Random(self.seed)
@@ -74,7 +95,7 @@ class FaultProxy:
 
     # ---- faults ----------------------------------------------------------------------------
 
-    def set_faults(self, faults: dict[tuple[str, str], Fault]) -> None:
+    def set_faults(self, faults: dict[Link, Fault]) -> None:
         """From now on these, and no others."""
         self.faults = faults
         changed, self._changed = self._changed, asyncio.Event()
@@ -84,16 +105,12 @@ class FaultProxy:
         """All is well again; what was held goes on."""
         self.set_faults({})
 
-    def isolate(self, names: Iterable[str], among: Iterable[str]) -> None:
-        """Cut ``names`` off from the others, both ways."""
-        inside = set(names)
-        pairs = [(a, b) for a in among for b in among if (a in inside) is not (b in inside)]
-        self.set_faults(dict.fromkeys(pairs, Fault(is_cut=True)))
-
-    def everywhere(self, fault: Fault, among: Iterable[str]) -> None:
-        """Every direction suffers the same."""
-        names = list(among)
-        self.set_faults({(a, b): fault for a in names for b in names if a != b})
+    def effects(self) -> Counter[str]:
+        """How often each thing was done, to whichever link."""
+        total: Counter[str] = Counter()
+        for (kind, _), count in self.done.items():
+            total[kind] += count
+        return total
 
     # ---- connections -----------------------------------------------------------------------
 
@@ -108,12 +125,20 @@ class FaultProxy:
         self._tasks.add(task)
         onward: asyncio.StreamWriter | None = None
         try:
-            begun, speaker = await self._introduction(reader)
-            await self._pass((speaker, name))
+            begun, sender = await self._introduction(reader)
+
+            # Asked for each piece: most connections are older than what is known of their ends.
+            def to_node() -> Link:
+                return self.names.get(sender, ""), name
+
+            def to_sender() -> Link:
+                return name, self.names.get(sender, "")
+
+            await self._pass(to_node)
             back, onward = await asyncio.open_connection("127.0.0.1", target_port)
             onward.write(begun)
-            there = asyncio.create_task(self._pump(reader, onward, (speaker, name)))
-            here = asyncio.create_task(self._pump(back, writer, (name, speaker)))
+            there = asyncio.create_task(self._pump(reader, onward, to_node))
+            here = asyncio.create_task(self._pump(back, writer, to_sender))
             try:
                 await asyncio.wait({there, here}, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -128,8 +153,8 @@ class FaultProxy:
                 if each is not None:
                     each.transport.abort()
 
-    async def _introduction(self, reader: asyncio.StreamReader) -> tuple[bytes, str]:
-        """The bytes up to the end of the first frame, and the name of who sent them."""
+    async def _introduction(self, reader: asyncio.StreamReader) -> tuple[bytes, int]:
+        """The bytes up to the end of the first frame, and the id of who sent them."""
         begun, frames = b"", FrameReader(expects_preamble=True)
         while True:
             piece = await reader.read(_PIECE_BYTES)
@@ -139,48 +164,53 @@ class FaultProxy:
             for body in frames.feed(piece):
                 opening = decode_opening(body)
                 # What asks who is there belongs to nobody's link.
-                sender = opening.sender if isinstance(opening, Hello) else 0
-                return begun, self.names.get(sender, "")
+                return begun, opening.sender if isinstance(opening, Hello) else 0
 
-    async def _pass(self, link: tuple[str, str]) -> Fault:
-        """Wait until the direction is open; what it suffers then."""
-        while (fault := self.faults.get(link, WELL)).is_cut:
-            self.done["cut"] += 1
+    async def _pass(self, direction: Callable[[], Link]) -> tuple[Fault, Link]:
+        """Wait until the direction is open; what it suffers then, and which one it is."""
+        while (fault := self.faults.get(link := direction(), WELL)).is_cut:
+            self.done["cut", link] += 1
             await self._changed.wait()
-        return fault
+        return fault, link
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: tuple[str, str]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        direction: Callable[[], Link],
     ) -> None:
         random = self._random
         with suppress(ConnectionError):
             while data := await reader.read(_PIECE_BYTES):
-                fault = await self._pass(link)
+                fault, link = await self._pass(direction)
                 if fault is WELL:
                     writer.write(data)
                     await writer.drain()
                     continue
                 wait_seconds = fault.delay_seconds
+                if wait_seconds:
+                    self.done["delay", link] += 1
                 if random.random() < fault.clog_chance:
-                    self.done["clog"] += 1
+                    self.done["clog", link] += 1
                     wait_seconds += fault.clog_seconds
                 if fault.bytes_per_second:
+                    self.done["thin", link] += 1
                     wait_seconds += len(data) / fault.bytes_per_second
                 if wait_seconds:
                     await asyncio.sleep(wait_seconds)
                 if random.random() < fault.flip_chance:
-                    self.done["flip"] += 1
+                    self.done["flip", link] += 1
                     changed = bytearray(data)
                     changed[random.randrange(len(data))] ^= 1 << random.randrange(8)
                     data = bytes(changed)
                 if random.random() < fault.reset_chance:
-                    self.done["reset"] += 1
+                    self.done["reset", link] += 1
                     writer.write(data[: len(data) // 2])
                     await writer.drain()
                     _reset(writer)
                     return
                 if fault.is_sliced:
-                    self.done["slice"] += 1
+                    self.done["slice", link] += 1
                     for place in range(min(len(data), _SLICED_BYTES)):
                         writer.write(data[place : place + 1])
                         await asyncio.sleep(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.process.cluster import Cluster, NodeProcess
+from tests.process.cluster import Cluster, NodeProcess, wait_until
 from tests.process.fault_proxy import FaultProxy
 from tests.process.ports import free_port
 
@@ -87,9 +87,14 @@ class ProxiedCluster(Cluster):
     async def learn_names(self) -> None:
         """Tell the proxy which member is which node."""
         for node in self.running:
-            status = await self.status(node)
-            if status is not None:
-                self.proxy.names[int(status["member_id"], 16)] = node.name
+
+            async def look(node: NodeProcess = node) -> str | None:
+                status = await self.status(node)
+                return str(status["member_id"]) if status else None
+
+            # A node that was left out for being slow to answer would suffer nothing.
+            member_id = await wait_until(f"the id of {node.name}", look, 60.0)
+            self.proxy.names[int(member_id, 16)] = node.name
 
     @property
     def names(self) -> list[str]:
