@@ -8,16 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftkv.kv.commands import (
+    EFFORT_MAX,
     Append,
     Command,
     Condition,
     Delete,
     DeleteRange,
+    Fenced,
     Increment,
+    Once,
     Put,
     ReturnPrevious,
+    Txn,
     decode_batch,
     decode_command,
+    effort_of,
     encode_command,
     join_batch,
 )
@@ -169,3 +174,22 @@ def test_the_bytes_of_an_outcome_stay_as_they_are(outcome: Outcome, encoded: str
     """They are in the chain hash, and go between nodes of two versions."""
     assert encode_outcome(outcome).hex() == encoded
     assert decode_outcome(bytes.fromhex(encoded)) == outcome
+
+
+@pytest.mark.parametrize(
+    ("command", "effort"),
+    [
+        (Put(b"k", b"v"), 1),
+        (Delete(b"k"), 1),
+        (Append(b"k", b"v", 9), 16),
+        (ReturnPrevious(Delete(b"k")), 16),
+        (DeleteRange(b"", None, 10_000), EFFORT_MAX + 1),
+        (Fenced(b"l", 1, Put(b"k", b"v")), 1),
+        (Fenced(b"l", 1, DeleteRange(b"", None, 9)), EFFORT_MAX + 1),
+        (Once(b"i", bytes(16), 9, Put(b"k", b"v")), 1),
+        (Once(b"i", bytes(16), 9, Fenced(b"l", 1, Append(b"k", b"v", 9))), 16),
+        (Once(b"i", bytes(16), 9, Txn((), (), (), 9, 9)), EFFORT_MAX + 1),
+    ],
+)
+def test_rule_26_effort_is_that_of_what_is_done(command: Command, effort: int) -> None:
+    assert effort_of(encode_command(command)) == effort

@@ -489,10 +489,9 @@ def test_rule_09_sigkill_amid_transactions_leaves_index_and_data_in_agreement(
         assert factory.rebuild_reason is None
         store = Store(engine)
         assert store.applied_index >= printed
-        first = expected.applied_index + 1
-        expected.apply(
-            [kill_child.entry_number(index) for index in range(first, store.applied_index + 1)]
-        )
+        while expected.applied_index < store.applied_index:
+            missing = range(expected.applied_index + 1, store.applied_index + 1)
+            expected.apply([kill_child.entry_number(index) for index in missing[:1000]])
         keys = [b"index", *(b"key/%d" % number for number in range(kill_child.KEY_COUNT))]
         assert store.chain_hash == expected.chain_hash
         assert dump(engine, keys) == dump(expected.engine, keys)

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftkv.kv.commands import Append, Command, Condition, Delete, Put
+from raftkv.kv.commands import Append, Command, Condition, Delete, DeleteRange, Put
 from raftkv.kv.lmdb_engine import LmdbEngine
 from raftkv.kv.memory_engine import MemoryEngine
 from raftkv.kv.outcomes import ConditionFailed, Deleted, Item, TooLarge, Written
 from raftkv.kv.records import rev_key
-from raftkv.kv.store import Store
+from raftkv.kv.store import SLICE_BYTES_MAX, SLICE_RECORDS_MAX, Store
 from raftkv.raft.messages import Entry, EntryType
 from tests.kv.against_model import check_against_model, logs, state_of
 from tests.kv.support import DETERMINISTIC, dump, entry, open_engine, run
@@ -45,6 +45,25 @@ def test_rule_08_entries_are_applied_without_gap_or_repetition(index: int) -> No
     with pytest.raises(AssertionError, match="is applied as entry 3"):
         store.apply([entry(2, Put(b"k", b"2")), entry(4, Put(b"k", b"4"))])
     assert state_of(store) == before
+
+
+# ---- rule 26 --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_rule_26_a_slice_ends_when_it_has_touched_too_much(kind: str) -> None:
+    count = SLICE_RECORDS_MAX + 1
+    with open_engine(kind) as engine:
+        store = Store(engine)
+        run(store, *(Put(b"a%d" % number, b"") for number in range(count)))
+        delete = DeleteRange(b"a", b"b", 10_000)
+        rest = [entry(2, Put(b"b", b"")), entry(3, delete), entry(4, Put(b"c", b""))]
+        assert [each.index for each in store.apply(rest)] == [2, 3]
+        assert (store.applied_index, store.get(b"c")) == (3, None)
+        large = bytes(SLICE_BYTES_MAX)
+        rest = [rest[2], entry(5, Put(b"d", large)), entry(6, Put(b"e", b""))]
+        assert [each.index for each in store.apply(rest)] == [4, 5]
+        assert store.applied_index == Store(engine).applied_index == 5
 
 
 # ---- rule 20 --------------------------------------------------------------------------------

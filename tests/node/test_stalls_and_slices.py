@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from raftkv.kv.commands import Put, encode_command
+from raftkv.kv.commands import DeleteRange, Put, encode_command
 from raftkv.kv.memory_engine import MemoryEngineFactory
 from raftkv.node.events import (
     Advanced,
@@ -165,6 +165,28 @@ def test_rule_26_apply_runs_in_slices_that_give_the_loop_back() -> None:
     assert turns >= 3
     status = alone.node.status(alone.now)
     assert (status.revision, status.keys) == (1000, 1000)
+
+
+def test_rule_26_heavy_requests_that_come_together_are_slices_of_their_own() -> None:
+    alone = Alone()
+    alone.handle(*[_write(number) for number in range(1, 2001)])
+    alone.settle()
+    while alone.node.status(alone.now).revision < 2000:
+        alone.handle()
+    delete = encode_command(DeleteRange(b"", None, 10_000))
+    put = encode_command(Put(b"a", b""))
+    alone.effects.clear()
+    alone.handle(*[WriteRequest(3000 + n, (delete, put)[n % 2], 100.0) for n in range(4)])
+    alone.settle()
+    answered = []
+    while True:
+        answered.append([e.id for e in alone.effects if isinstance(e, Reply)])
+        if not any(isinstance(effect, Continue) for effect in alone.effects):
+            break
+        alone.effects.clear()
+        alone.handle()
+    # The first deletes two thousand keys, the next one.
+    assert answered == [[3000], [3001, 3002, 3003]]
 
 
 def test_the_host_is_told_once_a_turn_how_far_the_store_has_come() -> None:

@@ -1,5 +1,6 @@
 """Where a write is, and what may be said of it (node design, rule 18)."""
 
+from raftkv.kv.commands import DeleteRange, Put, encode_command
 from raftkv.node.writes import Origin, PendingWrite, ReplyBook, Writes
 from raftkv.raft.messages import EntryId
 
@@ -7,7 +8,9 @@ LEADER = 7
 
 
 def _write(number: int, deadline: float = 5.0, origin: Origin | None = None) -> PendingWrite:
-    return PendingWrite(number, b"x" * 10, deadline, origin)
+    command = encode_command(Put(b"k", b"v2"))
+    assert len(command) == 12
+    return PendingWrite(number, command, deadline, origin)
 
 
 def _held(writes: Writes) -> list[int]:
@@ -19,7 +22,7 @@ def test_a_batch_respects_both_limits_but_takes_at_least_one() -> None:
     for number in range(5):
         writes.hold(_write(number))
     assert [w.id for w in writes.take_batch(2, 1000)] == [0, 1]
-    assert [w.id for w in writes.take_batch(10, 25)] == [2, 3]
+    assert [w.id for w in writes.take_batch(10, 29)] == [2, 3]
     assert [w.id for w in writes.take_batch(10, 1)] == [4]
     assert writes.held_bytes == 0
 
@@ -30,7 +33,22 @@ def test_a_batch_that_is_put_back_keeps_its_place() -> None:
         writes.hold(_write(number))
     writes.put_back(writes.take_batch(2, 1000))
     assert _held(writes) == [0, 1, 2, 3]
-    assert writes.held_bytes == 40
+    assert writes.held_bytes == 48
+
+
+def test_rule_26_what_may_touch_many_keys_has_a_batch_of_its_own() -> None:
+    writes = Writes()
+    heavy = encode_command(DeleteRange(b"a", None, 10_000))
+    for number, command in enumerate((None, heavy, heavy, None, None)):
+        write = _write(number)
+        if command is not None:
+            write.command = command
+        writes.hold(write)
+    batches = []
+    while writes.held:
+        batches.append([write.id for write in writes.take_batch(256, 1 << 20)])
+    assert batches == [[0], [1], [2], [3, 4]]
+    assert writes.held_bytes == 0
 
 
 def test_rule_18_a_held_write_that_expires_is_certainly_not_committed() -> None:
@@ -133,7 +151,7 @@ def test_only_a_leader_holds_the_writes_of_peers() -> None:
     (foreign,) = writes.drop_foreign_held()
     assert foreign.origin == Origin(5, 6, 1)
     assert _held(writes) == [1]
-    assert writes.held_bytes == 10
+    assert writes.held_bytes == 12
 
 
 def test_answers_are_gathered_for_each_asking_process() -> None:

@@ -11,7 +11,7 @@ Each keeps its own outcome and its own revision; the batch only amortises the co
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, get_args
 
 import msgspec
 
@@ -309,3 +309,39 @@ def count_commands(data: bytes) -> int:
 def decode_batch(data: bytes) -> tuple[Command, ...]:
     """Inverse of `join_batch`. Raises ``ValueError`` on anything else."""
     return _BATCH_DECODER.decode(data)
+
+
+#: What a batch may hold of `effort_of` its commands, unless it is a single one.
+EFFORT_MAX: Final = 256
+# By a command's tag. One that may touch thousands of keys stands alone; one that may read or write
+# a whole value for a few bytes counts as some that do not.
+_ALONE: Final = EFFORT_MAX + 1
+_LARGE: Final = 16
+
+
+def _tag(kind: type[msgspec.Struct]) -> int:
+    tag = kind.__struct_config__.tag
+    assert isinstance(tag, int)
+    return tag
+
+
+_EFFORTS: Final = {
+    **{_tag(kind): 1 for kind in get_args(Command)},
+    **{_tag(kind): _LARGE for kind in (Append, ReturnPrevious)},
+    **{_tag(kind): _ALONE for kind in (DeleteRange, Txn, RevokeLease)},
+}
+_WRAPPERS: Final = (_tag(Fenced), _tag(Once))
+
+
+def effort_of(command: bytes) -> int:
+    """How much of the loop's time an encoded command may take, where 1 is a write of one key.
+
+    What is gathered into one entry is applied at once (rule 26), so it is bounded by effort.
+    """
+    tag = command[1]  # behind the head of a short array
+    if tag in _WRAPPERS:
+        decoded = decode_command(command)
+        while isinstance(decoded, Fenced | Once):
+            decoded = decoded.command
+        tag = _tag(type(decoded))
+    return _EFFORTS.get(tag, _ALONE)

@@ -62,8 +62,10 @@ class Applying:
         if not self._waiting:
             return
         entries = self._next_slice()
-        for applied in core.store.apply(entries):
+        applied_entries = core.store.apply(entries)
+        for applied in applied_entries:
             self._requests.settle_entry(applied)
+        entries = entries[: len(applied_entries)]
         del self._waiting[: len(entries)]
         self._was_put_off = self._was_put_off and bool(self._waiting)
         core.raft.applied(core.store.applied_index)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from raftkv.kv.commands import EFFORT_MAX, effort_of
 from raftkv.node.events import Answer
 from raftkv.node.messages import ForwardReplies, ForwardWrites, RequestId
 from raftkv.raft.messages import EntryId, Index, NodeId, Term
@@ -85,12 +86,14 @@ class Writes:
             self._local[write.id] = write
 
     def take_batch(self, commands_max: int, bytes_max: int) -> list[PendingWrite]:
-        """Remove the oldest held writes, at least one, up to both limits."""
+        """Remove the oldest held writes, at least one, up to both limits and `EFFORT_MAX`."""
         size = 0
+        effort = 0
         count = 0
         for write in self.held[:commands_max]:
             size += len(write.command)
-            if count and size > bytes_max:
+            effort += effort_of(write.command)
+            if count and (size > bytes_max or effort > EFFORT_MAX):
                 size -= len(write.command)
                 break
             count += 1
