@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
@@ -167,6 +168,26 @@ async def test_news_of_a_commit_are_told_once_after_the_last_that_came_soon(
     await until("told", lambda: node.events(TellCommit))
     await asyncio.sleep(0.03)
     assert node.events(TellCommit) == [TellCommit()]
+
+
+async def test_a_timer_that_is_put_off_does_not_spin(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that keeps its timers in milliseconds fires one for less of them at once."""
+    fired: list[float] = []
+    on_timer = Driver._on_news_timer
+
+    def count(self: Driver) -> None:
+        fired.append(self._loop.time())
+        on_timer(self)
+
+    monkeypatch.setattr(Driver, "_on_news_timer", count)
+    effects: dict[type, Sequence[Effect]] = {Tick: [TellCommitSoon(0.002)]}
+    driver = setting.driver(FakeNode(react=lambda event: effects.get(type(event), ())))
+    for _ in range(300):
+        driver.post(Tick())
+        await asyncio.sleep(0.0013)
+    assert max(Counter(fired).values()) <= 2
 
 
 async def test_role_changes_are_told(setting: Setting) -> None:

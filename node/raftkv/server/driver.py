@@ -437,7 +437,8 @@ class Driver:
 
     def _on_news_timer(self) -> None:
         self._news_timer = None
-        if self._loop.time() < self._news_due_at:
+        # uvloop's timers count whole milliseconds: for less, one would fire over and over.
+        if self._loop.time() < self._news_due_at - 0.0005:
             self._news_timer = self._loop.call_at(self._news_due_at, self._on_news_timer)
         else:
             self.post(TellCommit())
