@@ -1,5 +1,6 @@
 """What each query finds in a store."""
 
+from raftkv.kv.changes import ChangesAfter
 from raftkv.kv.commands import AcquireLock, Compact, GrantLease, Put, Stamp
 from raftkv.kv.memory_engine import MemoryEngine
 from raftkv.kv.ranges import Page, Range
@@ -16,10 +17,11 @@ from raftkv.node.events import (
     LockFound,
     LockInfo,
     LocksFound,
+    Query,
     ReadResult,
 )
 from raftkv.node.messages import Failure, FailureCode
-from raftkv.node.queries import answer
+from raftkv.node.queries import TURN_BYTES_MAX, TURN_QUERIES_MAX, answer, answer_some
 from tests.kv.support import run
 
 
@@ -76,3 +78,24 @@ def test_rule_25_a_compacted_revision_is_refused_with_the_oldest_that_is_left() 
     future = answer(store, Get(b"k", 4))
     assert isinstance(future, Failure)
     assert future.code is FailureCode.FUTURE_REVISION
+
+
+def test_rule_26_a_turn_reads_no_more_than_it_has_time_for() -> None:
+    store = Store(MemoryEngine())
+    run(store, Put(b"large", bytes(TURN_BYTES_MAX // 2 + 1)), Put(b"small", b"v"))
+    large, small = Get(b"large"), Get(b"small")
+    cases: list[tuple[list[Query], int]] = [
+        ([small] * 9, 9),
+        ([small] * 2000, TURN_QUERIES_MAX),
+        ([small, large, small, large, small], 4),
+        ([large] * 9, 2),
+        ([large], 1),
+        # Not all of them plain.
+        ([ListLocks(), large, small, large, small], 4),
+        ([Range(b"", None)] * 9, 2),
+        ([Range(b"", None, with_values=False)] * 9, 9),
+        ([ChangesAfter(0, b"", None)] * 9, 2),
+    ]
+    for queries, count in cases:
+        found = answer_some(store, queries)
+        assert found == [answer(store, query) for query in queries[:count]]

@@ -2,16 +2,22 @@
 
 from collections.abc import Iterable
 
+import pytest
+
 from raftkv.kv.commands import DeleteRange, Put, encode_command
 from raftkv.kv.memory_engine import MemoryEngineFactory
 from raftkv.node.events import (
     Advanced,
     BootstrapRequest,
+    CancelRequest,
+    Consistency,
     Continue,
     DiskDone,
     DrainRequest,
     Effect,
     Event,
+    Get,
+    ReadRequest,
     Reply,
     Stop,
     SubmitDisk,
@@ -187,6 +193,26 @@ def test_rule_26_heavy_requests_that_come_together_are_slices_of_their_own() -> 
         alone.handle()
     # The first deletes two thousand keys, the next one.
     assert answered == [[3000], [3001, 3002, 3003]]
+
+
+@pytest.mark.parametrize("consistency", [Consistency.LINEARIZABLE, Consistency.LOCAL])
+def test_rule_26_large_answers_are_found_a_few_in_a_turn(consistency: Consistency) -> None:
+    alone = Alone()
+    put = encode_command(Put(b"large", bytes(1 << 19)))
+    alone.handle(WriteRequest(1, put, 100.0))
+    alone.settle()
+    alone.handle(Tick())  # what it asked before it led is asked again
+    alone.effects.clear()
+    alone.handle(*[ReadRequest(n, Get(b"large"), consistency, 0, 100.0) for n in range(10, 60)])
+    alone.handle(CancelRequest(50))
+    turns = [[effect.id for effect in alone.effects if isinstance(effect, Reply)]]
+    while any(isinstance(effect, Continue) for effect in alone.effects):
+        alone.effects.clear()
+        alone.handle()
+        turns.append([effect.id for effect in alone.effects if isinstance(effect, Reply)])
+    assert [len(turn) for turn in turns] == [6, *[3] * 14, 1]
+    answered = [number for turn in turns for number in turn]
+    assert answered == [number for number in range(10, 60) if number != 50]
 
 
 def test_the_host_is_told_once_a_turn_how_far_the_store_has_come() -> None:

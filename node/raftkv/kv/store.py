@@ -228,10 +228,21 @@ class Store:
         with self.engine.read() as reader:
             return _get(reader, key)
 
-    def get_each(self, keys: Iterable[bytes]) -> list[Item | None]:
-        """The items under ``keys`` now, in one transaction."""
+    def get_each(self, keys: Iterable[bytes], bytes_max: int) -> list[Item | None]:
+        """The items under ``keys`` now, in one transaction.
+
+        No more of them than up to the one whose value takes all of them beyond ``bytes_max``.
+        """
+        items: list[Item | None] = []
         with self.engine.read() as reader:
-            return [_get(reader, key) for key in keys]
+            for key in keys:
+                item = _get(reader, key)
+                items.append(item)
+                if item is not None:
+                    bytes_max -= len(item.value)
+                    if bytes_max < 0:
+                        break
+        return items
 
     def get_at(self, key: bytes, revision: int) -> Item | None:
         """The item under ``key`` as it was at ``revision``, or None.

@@ -414,11 +414,11 @@ class Node:
         if core.store.revision > self._told_revision:
             self._told_revision = core.store.revision
             self._effects.append(Advanced(self._told_revision))
-        requests.serve_reads(core.store, self._now)
+        are_reads_left = requests.serve_reads(core.store, self._now)
         requests.flush_replies()
         # The round that was just confirmed makes room for the next one.
         is_told = requests.offer_reads(raft, self._now) or is_told
-        if self.applying.has_any or (is_told and raft.has_ready()):
+        if self.applying.has_any or are_reads_left or (is_told and raft.has_ready()):
             self._effects.append(Continue())
 
     def _carry_out(self, core: Core, ready: Ready) -> None:

@@ -5,10 +5,11 @@ only what is found there.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
-from raftkv.kv.changes import ChangesAfter, LastChange, last_change, read_changes
+from raftkv.kv.changes import Changes, ChangesAfter, LastChange, last_change, read_changes
 from raftkv.kv.listing import HeldLock, find_lease, find_lock, list_leases, list_locks
-from raftkv.kv.ranges import Range, read_range
+from raftkv.kv.ranges import Page, Range, read_range
 from raftkv.kv.records import Lease
 from raftkv.kv.store import RevisionCompacted, Store
 from raftkv.node.events import (
@@ -29,14 +30,48 @@ from raftkv.node.events import (
 )
 from raftkv.node.messages import Failure, FailureCode
 
+# Answers of one turn end with the one that goes beyond (rule 26): what is found is in memory until
+# its client takes it, and 512 keys are a millisecond or two.
+TURN_BYTES_MAX: Final = 1 << 20
+TURN_QUERIES_MAX: Final = 512
+# What finding an item costs, in bytes that are copied.
+_ITEM_BYTES: Final = 1024
+_COUNTED_KEY_BYTES: Final = 128
 
-def answer_each(store: Store, queries: Sequence[Query]) -> list[Found | Failure]:
-    """What each of ``queries`` finds; present values share one transaction of the engine."""
+
+def answer_some(store: Store, queries: Sequence[Query]) -> list[Found | Failure]:
+    """What the first of ``queries`` find: one at least, and no more than a turn has time for.
+
+    Present values share one transaction of the engine.
+    """
     if len(queries) > 1 and all(type(query) is Get and not query.revision for query in queries):
         revision = store.revision
-        items = store.get_each([query.key for query in queries if type(query) is Get])
-        return [ReadResult(item, revision) for item in items]
-    return [answer(store, query) for query in queries]
+        keys = [query.key for query in queries[:TURN_QUERIES_MAX] if type(query) is Get]
+        return [ReadResult(item, revision) for item in store.get_each(keys, TURN_BYTES_MAX)]
+    found: list[Found | Failure] = []
+    cost_bytes = 0
+    for query in queries:
+        found.append(answer(store, query))
+        cost_bytes += _cost_bytes(found[-1])
+        if cost_bytes > TURN_BYTES_MAX:
+            break
+    return found
+
+
+def _cost_bytes(found: Found | Failure) -> int:
+    match found:
+        case ReadResult(item=item):
+            return _ITEM_BYTES + (0 if item is None else len(item.value))
+        case Page(items=items, count=count):
+            values_bytes = sum(len(item.value) for item in items)
+            return values_bytes + _ITEM_BYTES * len(items) + _COUNTED_KEY_BYTES * count
+        case Changes(changes=changes):
+            items = tuple(item for c in changes for item in (c.item, c.previous) if item)
+            return sum(len(item.value) for item in items) + _ITEM_BYTES * len(changes)
+        case LeasesFound(leases=listed) | LocksFound(locks=listed):
+            return _ITEM_BYTES * len(listed)
+        case _:
+            return _ITEM_BYTES
 
 
 def answer(store: Store, query: Query) -> Found | Failure:

@@ -46,8 +46,10 @@ class Reads:
         self._is_put_off = False
         self._round: _Round | None = None
         self._indexed: list[_Indexed] = []  # in the order of the rounds
+        self._ready: list[ReadRequest] = []  # for a turn that has time for them
         self._for_revision: list[ReadRequest] = []  # confirmed, for the store to get so far
         self._unconfirmed: list[ReadRequest] = []  # local and bounded ones
+        self._has_unserved = False  # some of those could have been answered
         # The store shows at least what was committed then; None: nothing is known.
         self._fresh_as_of: float | None = None
         self.barrier_wanted = True
@@ -57,8 +59,8 @@ class Reads:
         """How many reads are pending."""
         in_round = len(self._round.requests) if self._round else 0
         indexed = sum(len(entry.requests) for entry in self._indexed)
-        revised = len(self._for_revision) + len(self._unconfirmed)
-        return len(self.waiting) + in_round + indexed + revised
+        confirmed = len(self._ready) + len(self._for_revision)
+        return len(self.waiting) + in_round + indexed + confirmed + len(self._unconfirmed)
 
     @property
     def has_any(self) -> bool:
@@ -67,6 +69,7 @@ class Reads:
             self.waiting
             or self._round is not None
             or self._indexed
+            or self._ready
             or self._for_revision
             or self._unconfirmed
         )
@@ -124,7 +127,7 @@ class Reads:
 
     def take_ready(self, applied: Index, revision: int) -> list[ReadRequest]:
         """Remove the linearizable reads that a store at ``applied`` and ``revision`` can answer."""
-        ready: list[ReadRequest] = []
+        ready, self._ready = self._ready, []
         while self._indexed and self._indexed[0].index <= applied:
             entry = self._indexed.pop(0)
             self._fresh_as_of = entry.began_at
@@ -137,12 +140,27 @@ class Reads:
                 ready += reached
         return ready
 
+    def put_back(self, requests: list[ReadRequest]) -> None:
+        """These of `take_ready` were not answered; the store can only get newer."""
+        self._ready = requests
+
+    def put_back_unconfirmed(self, requests: list[ReadRequest]) -> None:
+        """These of `take_unconfirmed` were not answered."""
+        self._has_unserved = bool(requests)
+        self._unconfirmed = requests + self._unconfirmed
+
+    @property
+    def has_unserved(self) -> bool:
+        """Whether some were put back since they were taken last."""
+        return bool(self._ready) or self._has_unserved
+
     def take_unconfirmed(self, revision: int, now: float) -> list[ReadRequest]:
         """Remove the reads that a store at ``revision`` can answer without asking anybody.
 
         A bounded one for which the store is too old becomes linearizable. To be called after
         `take_ready`, with the same store.
         """
+        self._has_unserved = False
         if not self._unconfirmed:
             return []
         age = self.age_seconds(now)
@@ -184,7 +202,7 @@ class Reads:
 
     def cancel(self, request_id: RequestId) -> None:
         """The client went away."""
-        places = [self.waiting, self._for_revision, self._unconfirmed]
+        places = [self.waiting, self._ready, self._for_revision, self._unconfirmed]
         places += [entry.requests for entry in self._indexed]
         if self._round is not None:
             places.append(self._round.requests)

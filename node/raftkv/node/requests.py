@@ -299,21 +299,29 @@ class Requests:
 
         self.locks.look_again(store.revision, find)
 
-    def serve_reads(self, store: Store, now: float) -> None:
-        """Answer the reads for which the store is new enough."""
+    def serve_reads(self, store: Store, now: float) -> bool:
+        """Answer reads for which the store is new enough, as many as a turn has time for.
+
+        Whether there are more.
+        """
         if not self.is_caught_up and self.reads.barrier_index is not None:
             self.is_caught_up = store.applied_index >= self.reads.barrier_index
         ready = self.reads.take_ready(store.applied_index, store.revision)
         if ready:
-            found = queries.answer_each(store, [request.query for request in ready])
-            for request, answer in zip(ready, found, strict=True):
+            found = queries.answer_some(store, [request.query for request in ready])
+            for request, answer in zip(ready, found, strict=False):
                 self._answer(request.id, answer)
-        for request in self.reads.take_unconfirmed(store.revision, now):
-            stale = queries.answer(store, request.query)
-            if isinstance(stale, Failure):
-                self._answer(request.id, stale)
-            else:
-                self._answer(request.id, Stale(stale, self.reads.age_seconds(now)))
+            self.reads.put_back(ready[len(found) :])
+        ready = self.reads.take_unconfirmed(store.revision, now)
+        if ready:
+            found = queries.answer_some(store, [request.query for request in ready])
+            for request, answer in zip(ready, found, strict=False):
+                if isinstance(answer, Failure):
+                    self._answer(request.id, answer)
+                else:
+                    self._answer(request.id, Stale(answer, self.reads.age_seconds(now)))
+            self.reads.put_back_unconfirmed(ready[len(found) :])
+        return self.reads.has_unserved
 
     def flush_replies(self) -> None:
         """Send the answers to forwarded writes, one message for each asking process."""
