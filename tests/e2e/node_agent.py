@@ -35,9 +35,10 @@ class NodeAgent:
     def kill(self, *pods: JsonObject, container: str) -> None:
         """Send SIGKILL to the main process of ``container`` in each pod, all at once."""
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda pod: self._signal(pod, container, "SIGKILL"), pods))
+            list(pool.map(lambda pod: self.signal(pod, container, "SIGKILL"), pods))
 
-    def _signal(self, pod: JsonObject, container: str, signal_name: str) -> None:
+    def signal(self, pod: JsonObject, container: str, signal_name: str) -> None:
+        """Send a signal to the main process of ``container`` in the pod."""
         node = pod["spec"]["nodeName"]
         agents = self._kubectl.items(
             "pods", "-n", self._namespace, f"--field-selector=spec.nodeName={node}"

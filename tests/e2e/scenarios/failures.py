@@ -3,6 +3,7 @@
 from tests.e2e.kubectl import E2EError, JsonObject, NotYetError, wait_until
 from tests.e2e.raft_cluster import CONTAINER, RaftCluster, restart_count
 from tests.e2e.scenario import Scenario
+from tests.e2e.scenarios.steps import has_another_leader, wait_value
 from tests.e2e.suite import Suite
 
 _KILLS = 2
@@ -21,6 +22,26 @@ def kill_leader(suite: Suite) -> None:
         suite.client.wait_for_writes(_WRITES_AFTERWARDS)
         demo.wait_settled()
     suite.stop_load()
+
+
+def pause_leader(suite: Suite) -> None:
+    """SIGSTOP of the leader until another one has served, then SIGCONT: it must not be believed."""
+    demo = suite.need_demo()
+    suite.agent  # noqa: B018 - started before the load, which it would disturb
+    suite.start_load(demo)
+    leader = demo.leader()
+    pod = demo.pod(leader)
+    suite.agent.signal(pod, CONTAINER, "SIGSTOP")
+    try:
+        wait_value("there is another leader", lambda: has_another_leader(demo, leader), True, 15)
+        suite.client.wait_for_writes(_WRITES_AFTERWARDS)
+    finally:
+        suite.agent.signal(pod, CONTAINER, "SIGCONT")
+    demo.wait_settled()
+    suite.client.wait_for_writes(_WRITES_AFTERWARDS)
+    suite.stop_load()
+    if restart_count(demo.pod(leader)) != restart_count(pod):
+        raise E2EError("the paused node was started again, and did not go on")
 
 
 def delete_leader_pod(suite: Suite) -> None:
@@ -87,6 +108,7 @@ def _wait_replaced(demo: RaftCluster, before: list[JsonObject]) -> None:
 
 SCENARIOS = (
     Scenario("kill-leader", "SIGKILL of the leader's container, twice", kill_leader),
+    Scenario("pause-leader", "the leader is paused, and goes on under another one", pause_leader),
     Scenario("delete-leader-pod", "the leader's pod is deleted", delete_leader_pod),
     Scenario("delete-all-pods", "all pods are deleted at once", delete_all_pods),
     Scenario("kill-all", "SIGKILL of all containers at once", kill_all_containers),

@@ -9,6 +9,7 @@ from tests.e2e.scenarios.steps import (
     CHANGE_SECONDS,
     WRITES_BETWEEN,
     a_follower,
+    has_another_leader,
     is_machine_ready,
     machines_of,
     member_ids,
@@ -108,7 +109,9 @@ def machine_cut(suite: Suite) -> None:
     suite.start_load(demo, is_patient=True)
     try:
         commands.unplug(machine)
-        wait_value("the others have another leader", lambda: _other_leader(demo, leader), True, 30)
+        wait_value(
+            "the others have another leader", lambda: has_another_leader(demo, leader), True, 30
+        )
         hold(_CUT_SECONDS)
     finally:
         commands.plug(machine)
@@ -217,14 +220,6 @@ def _require_ready(demo: RaftCluster, pod: str) -> None:
     # A machine that comes back leaves a pod's old word standing until its kubelet speaks.
     if not is_ready(demo.pod(pod)) or demo.node_status(pod)["state"] != "running":
         raise NotYetError("not ready")
-
-
-def _other_leader(demo: RaftCluster, old: str) -> bool:
-    for pod in demo.pods():
-        name = pod["metadata"]["name"]
-        if name != old and demo.node_status(name)["role"] == "leader":
-            return True
-    return False
 
 
 def _spread_again(suite: Suite, demo: RaftCluster) -> None:

@@ -202,3 +202,12 @@ def is_machine_ready(machine: JsonObject) -> bool:
     """Whether Kubernetes hears of it."""
     conditions = machine["status"]["conditions"]
     return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+
+
+def has_another_leader(demo: RaftCluster, old: str) -> bool:
+    """Whether a pod other than ``old``, which is not asked, says that it leads."""
+    for pod in demo.pods():
+        name = pod["metadata"]["name"]
+        if name != old and demo.node_status(name)["role"] == "leader":
+            return True
+    return False
