@@ -1,5 +1,11 @@
 """Where a write is, and what may be said of it (node design, rule 18)."""
 
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+from typing_extensions import override
+
 from raftkv.kv.commands import DeleteRange, Put, encode_command
 from raftkv.node.writes import Origin, PendingWrite, ReplyBook, Writes
 from raftkv.raft.messages import EntryId
@@ -130,6 +136,72 @@ def test_a_cancelled_write_leaves_the_queue_or_runs_on_unanswered() -> None:
     proposal, _ = writes.applied(1, 1)
     assert proposal is not None
     assert not writes.settle(proposal.writes[0])
+
+
+def test_thousands_of_clients_that_leave_cost_a_few_steps_each() -> None:
+    """A node without a leader may lose all its clients at once, and must not stand still for it."""
+    count = 16384
+    looks = itertools.count(1)
+
+    class Watched(PendingWrite, eq=False):
+        @override
+        def __getattribute__(self, name: str) -> object:
+            assert next(looks) <= 30 * count
+            return super().__getattribute__(name)
+
+        @override
+        def __eq__(self, other: object) -> bool:
+            assert next(looks) <= 30 * count
+            return self is other
+
+        __hash__ = PendingWrite.__hash__
+
+    writes = Writes()
+    for number in range(count):
+        writes.hold(Watched(number, b"x" * 10, deadline=5.0))
+    for number in reversed(range(1, count)):
+        assert writes.cancel(number)
+        assert writes.held_count == number
+    assert _held(writes) == [0]
+    assert writes.held_bytes == 10
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["hold", "hold", "cancel", "cancel", "take", "put back", "expire"]),
+            st.integers(0, 20),
+        ),
+        max_size=60,
+    )
+)
+def test_held_writes_keep_their_order_whoever_leaves(steps: list[tuple[str, int]]) -> None:
+    writes = Writes()
+    expected: dict[int, int] = {}  # the deadlines, by id
+    for number, (step, choice) in enumerate(steps):
+        oldest = list(expected)[:choice]
+        match step:
+            case "hold":
+                writes.hold(_write(number, deadline=choice))
+                expected[number] = choice
+            case "cancel":
+                assert writes.cancel(choice) == (choice in expected)
+                expected.pop(choice, None)
+            case "expire":
+                expired = [i for i, deadline in expected.items() if deadline <= choice]
+                assert [write.id for write in writes.expire_held(choice)] == expired
+                expected = {i: at for i, at in expected.items() if i not in expired}
+            case _:
+                batch = writes.take_batch(choice, 1000)
+                assert [write.id for write in batch] == oldest
+                if step == "put back":
+                    writes.put_back(batch)
+                else:
+                    expected = {i: at for i, at in expected.items() if i not in oldest}
+        assert writes.held_count == len(writes) == len(expected)
+        assert writes.held_bytes == 12 * len(expected)
+        assert writes.has_any == bool(expected)
+    assert _held(writes) == list(expected)
 
 
 def test_a_proposed_write_expires_but_keeps_its_position_in_the_entry() -> None:

@@ -383,7 +383,7 @@ class Requests:
     def _is_full(self) -> bool:
         writes = self.writes
         return (
-            len(writes.held) + len(writes.forwarded) >= self._settings.pending_requests_max
+            writes.held_count + len(writes.forwarded) >= self._settings.pending_requests_max
             or writes.held_bytes >= self._settings.pending_bytes_max
         )
 

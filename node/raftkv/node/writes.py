@@ -41,6 +41,7 @@ class PendingWrite(msgspec.Struct, eq=False):
     origin: Origin | None = None
     cancelled: bool = False
     then: Callable[[Answer], None] | None = None
+    is_held: bool = False  # `Writes` keeps it
 
 
 class Proposal(msgspec.Struct, eq=False):
@@ -59,7 +60,10 @@ class Writes:
     """All pending writes of one node."""
 
     def __init__(self) -> None:
-        self.held: list[PendingWrite] = []
+        # With those that were cancelled since it was last looked through: to take each out by
+        # itself would be a walk for each, and clients that leave do so by the thousand.
+        self._held: list[PendingWrite] = []
+        self._gone_count = 0  # of them
         self.held_bytes = 0
         self.forwarded: dict[RequestId, tuple[NodeId, PendingWrite]] = {}
         self.forwarded_bytes = 0
@@ -71,16 +75,30 @@ class Writes:
     def __len__(self) -> int:
         """How many writes are pending, including those of peers that were proposed here."""
         proposed = sum(len(proposal.writes) for proposal in self._proposals())
-        return len(self.held) + len(self.forwarded) + proposed
+        return self.held_count + len(self.forwarded) + proposed
 
     @property
     def has_any(self) -> bool:
         """Whether any write is pending."""
-        return bool(self.held or self.forwarded or self.proposed)
+        return bool(self.held_count or self.forwarded or self.proposed)
+
+    @property
+    def held(self) -> list[PendingWrite]:
+        """The held writes, oldest first. Once a turn; to count them there is `held_count`."""
+        if self._gone_count:
+            self._held = [write for write in self._held if write.is_held]
+            self._gone_count = 0
+        return self._held
+
+    @property
+    def held_count(self) -> int:
+        """How many writes are held."""
+        return len(self._held) - self._gone_count
 
     def hold(self, write: PendingWrite) -> None:
         """Take a new write, or one that is known not to have happened."""
-        self.held.append(write)
+        write.is_held = True
+        self._held.append(write)
         self.held_bytes += len(write.command)
         if write.origin is None:
             self._local[write.id] = write
@@ -90,21 +108,25 @@ class Writes:
         size = 0
         effort = 0
         count = 0
-        for write in self.held[:commands_max]:
+        held = self.held
+        for write in held[:commands_max]:
             size += len(write.command)
             effort += effort_of(write.command)
             if count and (size > bytes_max or effort > EFFORT_MAX):
                 size -= len(write.command)
                 break
+            write.is_held = False
             count += 1
-        batch = self.held[:count]
-        del self.held[:count]
+        batch = held[:count]
+        del held[:count]
         self.held_bytes -= size
         return batch
 
     def put_back(self, batch: list[PendingWrite]) -> None:
         """Undo `take_batch`."""
-        self.held[:0] = batch
+        for write in batch:
+            write.is_held = True
+        self._held[:0] = batch
         self.held_bytes += sum(len(write.command) for write in batch)
 
     def propose(
@@ -183,26 +205,23 @@ class Writes:
         if write is None:
             return False
         write.cancelled = True
-        if write not in self.held:
+        if not write.is_held:
             return False
-        self.held.remove(write)
+        write.is_held = False
+        self._gone_count += 1
         self.held_bytes -= len(write.command)
         return True
 
     def drop_foreign_held(self) -> list[PendingWrite]:
         """Remove the held writes of peers: only a leader may hold those."""
         foreign = [write for write in self.held if write.origin is not None]
-        if foreign:
-            self.held = [write for write in self.held if write.origin is None]
-            self.held_bytes -= sum(len(write.command) for write in foreign)
+        self._let_go(foreign)
         return foreign
 
     def expire_held(self, now: float) -> list[PendingWrite]:
         """Remove the held writes whose deadline passed: certainly not committed."""
         expired = [write for write in self.held if write.deadline <= now]
-        if expired:
-            self.held = [write for write in self.held if write.deadline > now]
-            self.held_bytes -= sum(len(write.command) for write in expired)
+        self._let_go(expired)
         return expired
 
     def expire_sent(self, now: float) -> list[PendingWrite]:
@@ -219,6 +238,14 @@ class Writes:
             if write.deadline <= now and not write.cancelled
         ]
         return expired
+
+    def _let_go(self, writes: list[PendingWrite]) -> None:
+        """Take these out of the held ones."""
+        for write in writes:
+            write.is_held = False
+            self.held_bytes -= len(write.command)
+        if writes:
+            self._held = [write for write in self._held if write.is_held]
 
     def _not_forwarded(self, write: PendingWrite) -> None:
         del self.forwarded[write.id]
