@@ -1,14 +1,17 @@
 """Where a write is, and what may be said of it (node design, rule 18)."""
 
 import itertools
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
 from raftkv.kv.commands import DeleteRange, Put, encode_command
-from raftkv.node.writes import Origin, PendingWrite, ReplyBook, Writes
-from raftkv.raft.messages import EntryId
+from raftkv.node import writes as writes_module
+from raftkv.node.messages import ForwardReplies
+from raftkv.node.writes import REPLIES_BYTES_MAX, Origin, PendingWrite, ReplyBook, Writes
+from raftkv.raft.messages import EntryId, NodeId
 
 LEADER = 7
 
@@ -236,3 +239,37 @@ def test_answers_are_gathered_for_each_asking_process() -> None:
     assert sent == [(5, 6, ((1, b"a"), (2, None))), (5, 7, ((1, b"b"),))]
     book.flush(lambda peer, replies: sent.append((peer, replies.incarnation, replies.replies)))
     assert len(sent) == 2
+
+
+def test_one_message_carries_about_a_mebibyte_of_answers() -> None:
+    """Each write may ask for the item it replaces, of a mebibyte: one for all would be cut off."""
+    book = ReplyBook()
+    half = bytes(REPLIES_BYTES_MAX // 2)
+    for number, outcome in enumerate([half, None, half, b"x", 4, bytes(3 * len(half)), b"y", None]):
+        book.add(Origin(peer=5, incarnation=6, id=number), outcome)
+        book.add(Origin(peer=7, incarnation=8, id=number), b"small")
+    sent: dict[NodeId, list[ForwardReplies]] = {5: [], 7: []}
+    book.flush(lambda peer, replies: sent[peer].append(replies))
+    ids = [[number for number, _ in message.replies] for message in sent[5]]
+    assert ids == [[0, 1, 2], [3, 4], [5], [6, 7]]
+    assert {message.incarnation for message in sent[5]} == {6}
+    assert sent[5][0].replies == ((0, half), (1, None), (2, half))
+    assert [len(message.replies) for message in sent[7]] == [8]
+
+
+@given(st.lists(st.none() | st.integers(0, 14) | st.binary(max_size=10), max_size=40))
+def test_no_answer_is_lost_or_moved_between_messages(outcomes: list[bytes | int | None]) -> None:
+    book = ReplyBook()
+    for number, outcome in enumerate(outcomes):
+        book.add(Origin(peer=5, incarnation=6, id=number), outcome)
+    sent: list[ForwardReplies] = []
+    with patch.object(writes_module, "REPLIES_BYTES_MAX", 10):
+        book.flush(lambda _, replies: sent.append(replies))
+    assert [reply for message in sent for reply in message.replies] == list(enumerate(outcomes))
+    sizes = [
+        sum(len(reply) for _, reply in message.replies if isinstance(reply, bytes))
+        for message in sent
+    ]
+    assert all(size <= 10 for size in sizes)
+    assert all(one + next_one > 10 for one, next_one in itertools.pairwise(sizes))
+    assert all(message.replies for message in sent)

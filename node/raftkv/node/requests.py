@@ -324,7 +324,7 @@ class Requests:
         return self.reads.has_unserved
 
     def flush_replies(self) -> None:
-        """Send the answers to forwarded writes, one message for each asking process."""
+        """Send the answers to forwarded writes, to each asking process."""
         self._reply_book.flush(self._send)
 
     # ---- parts ------------------------------------------------------------------------------

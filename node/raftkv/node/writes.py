@@ -11,6 +11,7 @@ Owned by the node class; holds no clock and sends nothing. Source: node design, 
 """
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,12 @@ from raftkv.kv.commands import EFFORT_MAX, effort_of
 from raftkv.node.events import Answer
 from raftkv.node.messages import ForwardReplies, ForwardWrites, RequestId
 from raftkv.raft.messages import EntryId, Index, NodeId, Term
+
+# Of the answers in one message; a single one may be longer. The outbox cuts frames between
+# messages only, and who is sent a frame that is too long cuts the connection.
+REPLIES_BYTES_MAX: Final = 1 << 20
+
+_Reply = tuple[RequestId, bytes | int | None]
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -266,17 +273,31 @@ class Writes:
 
 
 class ReplyBook:
-    """Gathers the answers to forwarded writes of one turn, one message for each asking process."""
+    """Gathers the answers to forwarded writes of one turn, for each asking process."""
 
     def __init__(self) -> None:
-        self._replies: dict[tuple[NodeId, int], list[tuple[RequestId, bytes | int | None]]] = {}
+        self._replies: dict[tuple[NodeId, int], list[_Reply]] = {}
 
     def add(self, origin: Origin, outcome: bytes | int | None) -> None:
         """Answer one write as `ForwardReplies` says."""
         self._replies.setdefault((origin.peer, origin.incarnation), []).append((origin.id, outcome))
 
     def flush(self, send: Callable[[NodeId, ForwardReplies], None]) -> None:
-        """Hand out all messages and start anew."""
+        """Hand out all messages, one for each asking process unless it is too long; start anew."""
         for (peer, incarnation), replies in self._replies.items():
-            send(peer, ForwardReplies(incarnation, tuple(replies)))
+            for part in _parts(replies):
+                send(peer, ForwardReplies(incarnation, tuple(part)))
         self._replies.clear()
+
+
+def _parts(replies: list[_Reply]) -> Iterator[list[_Reply]]:
+    begin = 0
+    part_bytes = 0
+    for position, (_, outcome) in enumerate(replies):
+        if not isinstance(outcome, bytes):
+            continue
+        part_bytes += len(outcome)
+        if part_bytes > REPLIES_BYTES_MAX and position > begin:
+            yield replies[begin:position]
+            begin, part_bytes = position, len(outcome)
+    yield replies[begin:]
