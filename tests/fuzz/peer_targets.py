@@ -60,7 +60,8 @@ def peer_stream(data: bytes) -> None:
         bodies = taken.pieces()
         content = PREAMBLE if mode % 4 == 1 else b""
         for body in bodies:
-            content += len(body).to_bytes(4, "little")
+            length = len(body).to_bytes(4, "little")
+            content += length + google_crc32c.value(length).to_bytes(4, "little")
             content += google_crc32c.value(body).to_bytes(4, "little") + body
     if mode % 4 == 2:
         reader = FrameReader(expects_preamble=False)
@@ -97,7 +98,7 @@ def peer_message(data: bytes) -> None:
     for message in frame.messages:
         if hasattr(message, "receiver"):
             is_plausible(cast("Any", message), 2)
-    assert decode_peer_frame(b"".join(encode(frame))[8:]) == frame
+    assert decode_peer_frame(encode(frame)[1]) == frame
 
 
 def configuration(data: bytes) -> None:

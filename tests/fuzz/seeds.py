@@ -6,8 +6,6 @@ Nothing is stored: `seeds_of` makes them anew, the same each time.
 from collections.abc import Iterator
 from random import Random
 
-import google_crc32c
-
 from raftkv.kv.environment import Circumstances, EnvironmentState, encode_state
 from raftkv.node.messages import (
     ForwardReplies,
@@ -32,7 +30,7 @@ from raftkv.raft.messages import (
     Vote,
     encode_conf_state,
 )
-from raftkv.server.frames import Hello, Probe, ProbeReply, Refusal, Welcome, encode
+from raftkv.server.frames import PREAMBLE, Hello, Probe, ProbeReply, Refusal, Welcome, encode
 from raftkv.storage.identity import Identity, encode_identity
 from raftkv.storage.record import Append, encode_record
 from tests.storage.support import frames_of, make_entries, sample_log, segment_path, sent_snapshot
@@ -162,9 +160,7 @@ def _peer_stream() -> Iterator[bytes]:
         yield bytes((1, step)) + encode(Hello("c1", 1, 2, 0))[1] + CUT + bodies
         yield bytes((3, step)) + bodies
     yield b"\2\x10" + encode(Welcome())[1] + CUT + bodies
-    body = encode(Probe(9))[1]
-    frame = len(body).to_bytes(4, "little") + google_crc32c.value(body).to_bytes(4, "little")
-    yield b"\0\xffRAFTKV\1\0" + frame + body
+    yield b"\0\xff" + PREAMBLE + b"".join(encode(Probe(9)))
     yield b"\0\xffGET / HTTP/1.1\r\n\r\n"
 
 

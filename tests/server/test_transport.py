@@ -370,8 +370,8 @@ def flipped() -> bytes:
     [
         (b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", Refused.NOT_RAFTKV),
         (bytes(range(255, 200, -1)), Refused.NOT_RAFTKV),
-        (b"RAFTKV\x02\x00" + bytes(8), Refused.VERSION),
-        (PREAMBLE + b"\xff\xff\xff\xff" + bytes(4), Refused.OVERSIZED),
+        (b"RAFTKV\x01\x00" + bytes(8), Refused.VERSION),
+        (PREAMBLE + b"\xff" * 4 + b"\xff" * 8, Refused.OVERSIZED),
         (PREAMBLE + b"".join(encode(heartbeat(1))), Refused.MALFORMED),
     ],
     ids=["http", "noise", "version", "length", "not an opening"],

@@ -5,14 +5,17 @@ Owns the encodings only; `raftkv.server.transport` owns the sockets. Pure.
 A connection is opened by the node that has something to say. Both ends see:
 
     preamble   "RAFTKV", protocol version (u16)             from the connecting end, once
-    frame      length (u32), CRC32C of the body (u32), body (MessagePack, ``length`` bytes)
+    frame      length (u32), CRC32C of these four bytes (u32), CRC32C of the body (u32),
+               body (MessagePack, ``length`` bytes)
 
 All integers are little-endian. The first frame is an `Opening`, its answer a `Reply`; then
 `PeerFrame`s follow. A frame without a body is a sign of life, from the connecting end.
 
 What does not fit is never interpreted: a wrong first byte, length, checksum or shape ends the
 connection with a reason that is counted (reference/faults.md, section 4 rows 8 and 9, section 6
-row 27). The sender connects anew and what was lost is for Raft to repeat.
+row 27). The length has a checksum of its own: a bit of it that turned would have the receiver wait
+for megabytes that take an hour to gather, on a connection that looks alive. The sender connects
+anew and what was lost is for Raft to repeat.
 """
 
 import struct
@@ -26,7 +29,7 @@ import msgspec
 from raftkv.node.messages import PeerFrame
 from raftkv.raft.messages import NodeId
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MAGIC: Final = b"RAFTKV"
 PREAMBLE: Final = MAGIC + struct.pack("<H", PROTOCOL_VERSION)
 
@@ -35,7 +38,9 @@ BODY_BYTES_MAX: Final = 64 << 20
 # Before a peer has said who it is, it may not make us buffer more than this.
 OPENING_BYTES_MAX: Final = 4 << 10
 
-_HEADER: Final = struct.Struct("<II")
+_HEADER: Final = struct.Struct("<III")
+_LENGTH: Final = struct.Struct("<I")
+_CHECKSUMS: Final = struct.Struct("<II")
 
 
 class Refused(StrEnum):
@@ -121,10 +126,15 @@ _reply_decoder: Final[msgspec.msgpack.Decoder[Reply]] = msgspec.msgpack.Decoder(
 def encode(value: PeerFrame | Opening | Reply) -> tuple[bytes, bytes]:
     """A frame as header and body: two parts, so that a large body is not copied."""
     body = _encode(value)
-    return _HEADER.pack(len(body), google_crc32c.value(body)), body
+    return _header_of(body), body
 
 
-SIGN_OF_LIFE: Final = _HEADER.pack(0, 0)
+def _header_of(body: bytes) -> bytes:
+    length = _LENGTH.pack(len(body))
+    return length + _CHECKSUMS.pack(google_crc32c.value(length), google_crc32c.value(body))
+
+
+SIGN_OF_LIFE: Final = _header_of(b"")
 
 
 def decode_opening(body: bytes) -> Opening:
@@ -189,7 +199,9 @@ class FrameReader:
                 return
             offset = len(PREAMBLE)
         while size - offset >= header_bytes:
-            length, crc = _HEADER.unpack_from(data, offset)
+            length, length_crc, crc = _HEADER.unpack_from(data, offset)
+            if google_crc32c.value(data[offset : offset + _LENGTH.size]) != length_crc:
+                raise ProtocolError(Refused.CHECKSUM)
             if length > self.body_bytes_max:
                 raise ProtocolError(Refused.OVERSIZED)
             end = offset + header_bytes + length
