@@ -1,5 +1,9 @@
 """Linearizable reads share rounds, and a round begins after its reads (node design, rule 16)."""
 
+import itertools
+
+from typing_extensions import override
+
 from raftkv.node.events import Consistency, Get, ReadRequest
 from raftkv.node.reads import Reads
 
@@ -67,7 +71,7 @@ def test_a_round_that_is_abandoned_gives_its_reads_back_in_order() -> None:
     reads.abandon_round(context + 50)  # another one: no effect
     assert not reads.wants_round()
     reads.abandon_round(context)
-    assert _ids(reads.waiting) == [1, 2]
+    assert list(reads.waiting) == [1, 2]
 
 
 def test_min_revision_holds_a_local_and_a_linearizable_read() -> None:
@@ -94,6 +98,106 @@ def test_expired_and_cancelled_reads_leave_wherever_they_wait() -> None:
     assert len(reads) == 0
 
 
+def test_thousands_of_clients_that_leave_cost_a_few_steps_each() -> None:
+    """Wherever their reads wait: for a round, in one, for apply, or for a revision."""
+    count = 16384
+    looks = itertools.count(1)
+
+    class Watched(int):
+        @override
+        def __eq__(self, other: object) -> bool:
+            assert next(looks) <= 60 * count
+            return int(self) == other
+
+        @override
+        def __hash__(self) -> int:
+            assert next(looks) <= 60 * count
+            return hash(int(self))
+
+    reads = _reads()
+    for number in range(count):
+        place = number * 8 // count
+        consistency = Consistency.LOCAL if place < 2 else Consistency.LINEARIZABLE
+        reads.add(_read(Watched(number), consistency, min_revision=9))
+        if place == 4 and reads.wants_round():
+            reads.confirm(reads.begin_round(0.0), index=1)
+            reads.take_ready(applied=1, revision=1)
+        elif place == 5 and reads.wants_round():
+            # One round each, as when apply is far behind.
+            reads.confirm(reads.begin_round(0.0), index=10)
+        elif place == 6 and reads.wants_round():
+            reads.begin_round(0.0)
+    # Half of the unconfirmed could be answered, but the turn had no time for them.
+    reads.put_back_unconfirmed(reads.take_unconfirmed(revision=9, now=0.0))
+    for number in range(count, 2 * count):
+        reads.add(_read(Watched(number)))
+    reads.abandon_round()
+    reads.confirm(reads.begin_round(0.0), index=1)
+    reads.put_back(reads.take_ready(applied=1, revision=1))
+    for number in reversed(range(1, 2 * count)):
+        reads.cancel(Watched(number))
+        assert len(reads) == number
+    assert _ids(reads.take_unconfirmed(revision=9, now=0.0)) == [0]
+    assert not reads.waiting
+    assert len(reads) == 0
+
+
+def test_a_read_of_which_the_client_left_is_found_wherever_it_went() -> None:
+    reads = _reads()
+    for number in range(1, 9):
+        reads.add(_read(number, min_revision=9 if number > 4 else 0))
+    reads.abandon_round(reads.begin_round(0.0))
+    reads.cancel(1)
+    context = reads.begin_round(0.0)
+    reads.add(_read(9))
+    reads.cancel(2)
+    reads.abandon_round(context)  # what came meanwhile joins the others
+    reads.cancel(9)
+    reads.confirm(reads.begin_round(0.0), index=1)
+    reads.cancel(5)
+    assert _ids(reads.take_ready(applied=1, revision=1)) == [3, 4]
+    reads.cancel(6)
+    assert len(reads) == 2
+    assert _ids(reads.take_ready(applied=1, revision=9)) == [7, 8]
+    assert not reads.has_any
+
+
+def test_reads_that_a_turn_had_no_time_for_are_the_first_of_the_next() -> None:
+    reads = _reads()
+    for number in range(1, 6):
+        reads.add(_read(number))
+        reads.add(_read(10 + number, Consistency.LOCAL, deadline=number))
+    reads.confirm(reads.begin_round(0.0), index=1)
+    reads.put_back(reads.take_ready(applied=1, revision=1)[1:])
+    reads.put_back_unconfirmed(reads.take_unconfirmed(revision=1, now=0.0)[1:])
+    assert len(reads) == 8
+    for gone in (3, 14, 99):
+        reads.cancel(gone)
+    assert _ids(reads.expire_lagging(2.0)) == [12]
+    reads.add(_read(6))
+    reads.add(_read(16, Consistency.LOCAL))
+    reads.confirm(reads.begin_round(0.0), index=1)
+    had_unserved = reads.has_unserved
+    assert had_unserved
+    assert len(reads) == 7
+    assert _ids(reads.take_ready(applied=1, revision=1)) == [2, 4, 5, 6]
+    assert _ids(reads.take_unconfirmed(revision=1, now=0.0)) == [13, 15, 16]
+    assert not reads.has_unserved
+    assert not reads.has_any
+
+
+def test_a_round_of_which_all_clients_left_is_not_begun() -> None:
+    reads = _reads()
+    reads.add(_read(1))
+    reads.cancel(1)
+    assert not reads.wants_round()
+    assert not reads.has_any
+    reads.add(_read(2, Consistency.BOUNDED, max_stale_seconds=5.0))
+    assert reads.take_unconfirmed(revision=1, now=0.0) == []  # it waits for a round now
+    reads.cancel(2)
+    assert not reads.wants_round()
+
+
 def test_the_barrier_asks_for_a_round_of_its_own_until_it_is_confirmed() -> None:
     reads = Reads(first_context=1, retry_ticks=3)
     assert reads.wants_round()
@@ -111,7 +215,7 @@ def test_a_round_that_the_core_drops_is_asked_again_after_a_tick() -> None:
     context = reads.begin_round(0.0)
     reads.drop_round(context + 50)  # another one: no effect
     reads.drop_round(context)
-    assert _ids(reads.waiting) == [1]
+    assert list(reads.waiting) == [1]
     assert not reads.wants_round()
     reads.tick()
     assert reads.wants_round()
@@ -140,7 +244,7 @@ def test_rule_16_a_bounded_read_beyond_its_bound_becomes_linearizable() -> None:
     assert _ids(reads.take_unconfirmed(revision=1, now=6.0)) == [2]
     reads.add(_read(3, Consistency.BOUNDED, max_stale_seconds=5.0))
     assert reads.take_unconfirmed(revision=1, now=6.1) == []
-    assert _ids(reads.waiting) == [3]
+    assert list(reads.waiting) == [3]
 
 
 def test_a_bounded_read_waits_for_its_revision_as_long_as_its_bound_holds() -> None:

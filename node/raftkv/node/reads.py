@@ -17,10 +17,13 @@ from raftkv.node.events import Consistency, ReadRequest
 from raftkv.node.messages import RequestId
 from raftkv.raft.messages import Index
 
+# Where reads wait together, in the order in which they came.
+_Place = dict[RequestId, ReadRequest]
+
 
 class _Round(msgspec.Struct):
     context: int
-    requests: list[ReadRequest]
+    requests: _Place
     began_at: float  # before the question left
     ticks: int = 0  # since then
     is_barrier: bool = False  # the node itself waits, to know that it has caught up
@@ -30,8 +33,41 @@ class _Indexed(msgspec.Struct):
     """A round that was confirmed: its reads wait for apply to reach ``index``."""
 
     index: Index
-    requests: list[ReadRequest]
+    requests: _Place
     began_at: float
+
+
+class _Returned:
+    """Reads that were put back, all at once; they are taken all at once too."""
+
+    def __init__(self) -> None:
+        self._requests: list[ReadRequest] = []
+        self._by_id: _Place | None = None  # the same, once a client left since they came
+
+    def __len__(self) -> int:
+        return len(self._requests if self._by_id is None else self._by_id)
+
+    def put(self, requests: list[ReadRequest]) -> None:
+        self._requests = requests
+        self._by_id = None
+
+    def take(self) -> list[ReadRequest]:
+        taken = self._requests if self._by_id is None else list(self._by_id.values())
+        self.put([])
+        return taken
+
+    def expire(self, now: float) -> list[ReadRequest]:
+        requests = self.take()
+        self.put([request for request in requests if request.deadline > now])
+        return [request for request in requests if request.deadline <= now]
+
+    def cancel(self, request_id: RequestId) -> None:
+        if self._by_id is None:
+            if not self._requests:
+                return
+            # Once a turn, however many leave: they are put back anew in the next.
+            self._by_id = {request.id: request for request in self._requests}
+        self._by_id.pop(request_id, None)
 
 
 class Reads:
@@ -40,16 +76,21 @@ class Reads:
     def __init__(self, first_context: int, retry_ticks: int) -> None:
         self._next_context = first_context
         self._retry_ticks = retry_ticks
-        self.waiting: list[ReadRequest] = []  # for a round
+        self.waiting: _Place = {}  # for a round
         # A round was dropped since the last tick: the next one is not begun before the next
         # tick, lest this node and one that no longer leads keep each other busy.
         self._is_put_off = False
         self._round: _Round | None = None
         self._indexed: list[_Indexed] = []  # in the order of the rounds
-        self._ready: list[ReadRequest] = []  # for a turn that has time for them
-        self._for_revision: list[ReadRequest] = []  # confirmed, for the store to get so far
-        self._unconfirmed: list[ReadRequest] = []  # local and bounded ones
-        self._has_unserved = False  # some of those could have been answered
+        self._for_revision: _Place = {}  # confirmed, for the store to get so far
+        self._unconfirmed: _Place = {}  # local and bounded ones
+        # Those that were taken and not answered, for a turn that has time for them. Of thousands
+        # one turn answers a few: to move each in and out by itself would take as long.
+        self._ready = _Returned()
+        self._unserved = _Returned()  # of the unconfirmed
+        # Where each read waits: clients leave by the thousand, and to look for the read of each in
+        # all places would be a walk for each.
+        self._places: dict[RequestId, _Place] = {}
         # The store shows at least what was committed then; None: nothing is known.
         self._fresh_as_of: float | None = None
         self.barrier_wanted = True
@@ -57,22 +98,12 @@ class Reads:
 
     def __len__(self) -> int:
         """How many reads are pending."""
-        in_round = len(self._round.requests) if self._round else 0
-        indexed = sum(len(entry.requests) for entry in self._indexed)
-        confirmed = len(self._ready) + len(self._for_revision)
-        return len(self.waiting) + in_round + indexed + confirmed + len(self._unconfirmed)
+        return len(self._places) + len(self._ready) + len(self._unserved)
 
     @property
     def has_any(self) -> bool:
         """Whether any read is pending."""
-        return bool(
-            self.waiting
-            or self._round is not None
-            or self._indexed
-            or self._ready
-            or self._for_revision
-            or self._unconfirmed
-        )
+        return bool(len(self) or self._round is not None or self._indexed)
 
     def age_seconds(self, now: float) -> float | None:
         """The store shows at least all that was committed so long ago; None: nothing is known."""
@@ -88,15 +119,17 @@ class Reads:
         context = self._next_context
         self._next_context += 1
         self._round = _Round(context, self.waiting, now, is_barrier=self.barrier_wanted)
-        self.waiting = []
+        self.waiting = {}
         return context
 
     def abandon_round(self, context: int | None = None) -> None:
         """The round cannot be answered: its reads wait for the next one, with a new context."""
         if self._round is None or context not in (None, self._round.context):
             return
-        self.waiting = self._round.requests + self.waiting
+        arrived, self.waiting = self.waiting, self._round.requests
         self._round = None
+        for request in arrived.values():
+            self._put(request, self.waiting)
 
     def drop_round(self, context: int) -> None:
         """The core gave the round up: its reads wait for one that begins after the next tick."""
@@ -127,32 +160,34 @@ class Reads:
 
     def take_ready(self, applied: Index, revision: int) -> list[ReadRequest]:
         """Remove the linearizable reads that a store at ``applied`` and ``revision`` can answer."""
-        ready, self._ready = self._ready, []
+        ready = self._ready.take()
         while self._indexed and self._indexed[0].index <= applied:
             entry = self._indexed.pop(0)
             self._fresh_as_of = entry.began_at
-            for request in entry.requests:
-                (ready if request.min_revision <= revision else self._for_revision).append(request)
+            for request in entry.requests.values():
+                if request.min_revision <= revision:
+                    del self._places[request.id]
+                    ready.append(request)
+                else:
+                    self._put(request, self._for_revision)
         if self._for_revision:
-            reached = [r for r in self._for_revision if r.min_revision <= revision]
-            if reached:
-                self._for_revision = [r for r in self._for_revision if r.min_revision > revision]
-                ready += reached
+            reached = [r for r in self._for_revision.values() if r.min_revision <= revision]
+            self._remove(reached)
+            ready += reached
         return ready
 
     def put_back(self, requests: list[ReadRequest]) -> None:
         """These of `take_ready` were not answered; the store can only get newer."""
-        self._ready = requests
+        self._ready.put(requests)
 
     def put_back_unconfirmed(self, requests: list[ReadRequest]) -> None:
         """These of `take_unconfirmed` were not answered."""
-        self._has_unserved = bool(requests)
-        self._unconfirmed = requests + self._unconfirmed
+        self._unserved.put(requests)
 
     @property
     def has_unserved(self) -> bool:
         """Whether some were put back since they were taken last."""
-        return bool(self._ready) or self._has_unserved
+        return bool(len(self._ready) or len(self._unserved))
 
     def take_unconfirmed(self, revision: int, now: float) -> list[ReadRequest]:
         """Remove the reads that a store at ``revision`` can answer without asking anybody.
@@ -160,62 +195,77 @@ class Reads:
         A bounded one for which the store is too old becomes linearizable. To be called after
         `take_ready`, with the same store.
         """
-        self._has_unserved = False
-        if not self._unconfirmed:
+        returned = self._unserved.take()
+        if not (returned or self._unconfirmed):
             return []
         age = self.age_seconds(now)
         ready: list[ReadRequest] = []
-        remaining: list[ReadRequest] = []
-        for request in self._unconfirmed:
-            is_bounded = request.consistency is Consistency.BOUNDED
-            if is_bounded and (age is None or age > request.max_stale_seconds):
-                self.waiting.append(request)
+        too_old_for: list[ReadRequest] = []
+        for request in returned:
+            (too_old_for if _is_beyond(request, age) else ready).append(request)
+        reached: list[ReadRequest] = []
+        outdated: list[ReadRequest] = []
+        for request in self._unconfirmed.values():
+            if _is_beyond(request, age):
+                outdated.append(request)
             elif request.min_revision <= revision:
-                ready.append(request)
-            else:
-                remaining.append(request)
-        self._unconfirmed = remaining
-        return ready
+                reached.append(request)
+        self._remove(reached)
+        self._remove(outdated)
+        for request in too_old_for + outdated:
+            self._put(request, self.waiting)
+        return ready + reached
 
     def add(self, request: ReadRequest) -> None:
         """Take a new read."""
         is_linearizable = request.consistency is Consistency.LINEARIZABLE
-        (self.waiting if is_linearizable else self._unconfirmed).append(request)
+        self._put(request, self.waiting if is_linearizable else self._unconfirmed)
 
     def expire_unasked(self, now: float) -> list[ReadRequest]:
         """Remove the reads whose deadline passed before a leader confirmed their round."""
-        expired, self.waiting = _split(self.waiting, now)
+        expired = self._expire(self.waiting, now)
         if self._round is not None:
-            in_round, self._round.requests = _split(self._round.requests, now)
-            expired += in_round
+            expired += self._expire(self._round.requests, now)
         return expired
 
     def expire_lagging(self, now: float) -> list[ReadRequest]:
         """Remove the reads for which the store was not new enough by their deadline."""
-        expired, self._for_revision = _split(self._for_revision, now)
-        unconfirmed, self._unconfirmed = _split(self._unconfirmed, now)
-        expired += unconfirmed
+        expired = self._expire(self._for_revision, now)
+        expired += self._unserved.expire(now)
+        expired += self._expire(self._unconfirmed, now)
         for entry in self._indexed:
-            indexed, entry.requests = _split(entry.requests, now)
-            expired += indexed
+            expired += self._expire(entry.requests, now)
         return expired
 
     def cancel(self, request_id: RequestId) -> None:
         """The client went away."""
-        places = [self.waiting, self._ready, self._for_revision, self._unconfirmed]
-        places += [entry.requests for entry in self._indexed]
-        if self._round is not None:
-            places.append(self._round.requests)
-        for requests in places:
-            for position, request in enumerate(requests):
-                if request.id == request_id:
-                    del requests[position]
-                    return
+        place = self._places.pop(request_id, None)
+        if place is None:
+            self._ready.cancel(request_id)
+            self._unserved.cancel(request_id)
+            return
+        del place[request_id]
+        if not place:
+            # Else every look into it walks over what it once held.
+            place.clear()
+
+    def _put(self, request: ReadRequest, place: _Place) -> None:
+        """Let a read wait there: a new one, or one that leaves where it waited."""
+        place[request.id] = request
+        self._places[request.id] = place
+
+    def _remove(self, requests: list[ReadRequest]) -> None:
+        for request in requests:
+            self.cancel(request.id)
+
+    def _expire(self, place: _Place, now: float) -> list[ReadRequest]:
+        """Remove the reads there whose deadline passed."""
+        expired = [request for request in place.values() if request.deadline <= now]
+        self._remove(expired)
+        return expired
 
 
-def _split(requests: list[ReadRequest], now: float) -> tuple[list[ReadRequest], list[ReadRequest]]:
-    """Those whose deadline passed, and the others."""
-    expired = [request for request in requests if request.deadline <= now]
-    if not expired:
-        return [], requests
-    return expired, [request for request in requests if request.deadline > now]
+def _is_beyond(request: ReadRequest, age: float | None) -> bool:
+    """Whether a store of this age is too old for a bounded read."""
+    is_bounded = request.consistency is Consistency.BOUNDED
+    return is_bounded and (age is None or age > request.max_stale_seconds)
