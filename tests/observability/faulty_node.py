@@ -67,10 +67,10 @@ def install(faults: Faults) -> None:
         return os.statvfs_result(told)
 
     def lie(*arguments: Any) -> Any:
-        outcomes, chain_hash = apply_entry(*arguments)
+        outcomes, chain_hash, size_bytes = apply_entry(*arguments)
         if faults.is_wrong:
             chain_hash = bytes([chain_hash[0] ^ 1]) + chain_hash[1:]
-        return outcomes, chain_hash
+        return outcomes, chain_hash, size_bytes
 
     replace(os, [("fdatasync", slow_sync), ("statvfs", no_room)])
     replace(store, [("_apply_entry", lie)])
