@@ -175,6 +175,21 @@ def test_rule_11_what_is_left_of_the_log_may_replace_what_is_gone() -> None:
     assert state_of(restart(disk)) == state
 
 
+def test_rule_11_a_log_that_begins_right_after_its_snapshot_knows_the_term_before_it() -> None:
+    """A segment that nothing needs any more is gone, though nobody was to remove it yet."""
+    disk = SimDisk()
+    wal, state = written(disk, 6, commit=4)
+    take(disk, wal, EntryId(1, 4))
+    state = state.stand_on(meta_of(EntryId(1, 4)), installs=False)
+    while len(segments(disk)) < 2:
+        run_task(disk, wal.append(HardState(2, 7, 4), []))
+    run_task(disk, wal.append(HardState(2, 7, 4), make_entries(5, 2, term=2)))
+    state = state.append(HardState(2, 7, 4), make_entries(5, 2, term=2))
+    assert state_of(restart(disk)) == state
+    disk.remove(segment_path(segments(disk)[0]))
+    assert state_of(restart(disk)) == state
+
+
 def test_rule_11_bytes_since_the_snapshot_are_counted_over_restarts() -> None:
     disk = SimDisk()
     wal, _ = written(disk, 3)

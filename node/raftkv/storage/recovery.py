@@ -310,7 +310,7 @@ class _Replay:
                     return f"entry {entry.index} follows entry {index - 1}"
             if first_index <= self.base.index:
                 # They replace entries of segments that are gone.
-                self.base = EntryId(_UNKNOWN_TERM, first_index - 1)
+                self.base = self._entry_before(first_index)
             del self.entries[first_index - 1 - self.base.index :]
             self.entries.extend(entries)
             self.tail.last = self.entries[-1].id
@@ -319,6 +319,13 @@ class _Replay:
                 return f"the snapshot of entry {self.tail.base_index} is not committed"
             self.tail.hard_state = hard_state
         return None
+
+    def _entry_before(self, first_index: Index) -> EntryId:
+        """The entry before ``first_index``, which lay in a segment that is gone."""
+        snapshot = self.tail.snapshot
+        if snapshot is not None and snapshot.last.index == first_index - 1:
+            return snapshot.last
+        return EntryId(_UNKNOWN_TERM, first_index - 1)
 
     def _snapshot(self, record: Snapshot) -> str | None:
         """Stand on this snapshot; why that cannot be, or None."""
