@@ -69,11 +69,11 @@ format: $(STAMP) ## rewrite the sources in the project's format
 # Mounts in a namespace of their own go with the last process in it, whatever happens.
 test-disk: APART = $(shell unshare --mount true 2>/dev/null && echo unshare --mount)
 test-disk: $(STAMP) ## full, hanging and failing disks (root, loop devices); three minutes
-	$(APART) $(BIN)/python -m pytest -m slow tests/process/test_disk.py
+	$(APART) $(BIN)/python -m pytest --some-must-run -m slow tests/process/test_disk.py
 
 test-stable: APART = $(shell unshare --mount true 2>/dev/null && echo unshare --mount)
 test-stable: $(STAMP) ## nobody is elected in ten minutes of full cores and stalled disks (root): STABLE_SECONDS=600
-	$(APART) $(BIN)/python -m pytest -m slow tests/process/test_stable.py
+	$(APART) $(BIN)/python -m pytest --some-must-run -m slow tests/process/test_stable.py
 
 test-operator: $(STAMP) ## the operator killed before and after every action of every change; minutes
 	$(BIN)/python -m pytest -n auto -m slow tests/operator

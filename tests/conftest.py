@@ -1,4 +1,4 @@
-"""For all tests: what failed comparisons show, and the order in which workers take the tests."""
+"""For all tests: what failed comparisons show, the order of tests for workers, no empty runs."""
 
 import os
 
@@ -27,3 +27,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ordered += piece + others[:computing]
         del others[:computing]
     items[:] = ordered
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add an option for targets of which all may be skipped where the machine lacks something."""
+    parser.addoption("--some-must-run", action="store_true", help="fail if all tests are skipped")
+
+
+def _has_run_in_vain(config: pytest.Config, exitstatus: int) -> bool:
+    """Whether a success is one for which nothing was tested, although something was to be."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if not config.getoption("--some-must-run") or exitstatus or reporter is None:
+        return False
+    return not any(reporter.stats.get(outcome) for outcome in ("passed", "xfailed"))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Turn it into a failure."""
+    if _has_run_in_vain(session.config, exitstatus):
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """Say why a run without a failed test has failed."""
+    if _has_run_in_vain(terminalreporter.config, exitstatus):
+        terminalreporter.section("NOTHING WAS TESTED", red=True)
+        terminalreporter.line("All that was to run was skipped: the reasons are above.", red=True)
