@@ -52,4 +52,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     """Say why a run without a failed test has failed."""
     if _has_run_in_vain(terminalreporter.config, exitstatus):
         terminalreporter.section("NOTHING WAS TESTED", red=True)
-        terminalreporter.line("All that was to run was skipped: the reasons are above.", red=True)
+        terminalreporter.line("All that was to run was skipped, for the reasons below.", red=True)
