@@ -325,12 +325,22 @@ def _tag(kind: type[msgspec.Struct]) -> int:
     return tag
 
 
+def _tag_of(command: bytes) -> int:
+    return command[1]  # behind the head of a short array
+
+
+def is_once(command: bytes) -> bool:
+    """Whether an encoded command is a `Once`, without decoding it."""
+    return _tag_of(command) == _ONCE_TAG
+
+
+_ONCE_TAG: Final = _tag(Once)
 _EFFORTS: Final = {
     **{_tag(kind): 1 for kind in get_args(Command)},
     **{_tag(kind): _LARGE for kind in (Append, ReturnPrevious)},
     **{_tag(kind): _ALONE for kind in (DeleteRange, Txn, RevokeLease)},
 }
-_WRAPPERS: Final = (_tag(Fenced), _tag(Once))
+_WRAPPERS: Final = (_tag(Fenced), _ONCE_TAG)
 
 
 def effort_of(command: bytes) -> int:
@@ -338,7 +348,7 @@ def effort_of(command: bytes) -> int:
 
     What is gathered into one entry is applied at once (rule 26), so it is bounded by effort.
     """
-    tag = command[1]  # behind the head of a short array
+    tag = _tag_of(command)
     if tag in _WRAPPERS:
         decoded = decode_command(command)
         while isinstance(decoded, Fenced | Once):

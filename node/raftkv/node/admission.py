@@ -9,8 +9,6 @@ Commands stay encoded (rule 27): as long as there is room, nothing is looked at.
 into the store; used by `raftkv.node.requests`.
 """
 
-from typing import Final
-
 from raftkv.kv.commands import (
     AcquireLock,
     Append,
@@ -23,13 +21,12 @@ from raftkv.kv.commands import (
     ReturnPrevious,
     Txn,
     decode_command,
+    is_once,
 )
 from raftkv.kv.engine import Table
 from raftkv.kv.store import Store
 from raftkv.node.messages import FailureCode
 from raftkv.node.settings import NodeSettings
-
-_ONCE_TAG: Final = 24
 
 
 class Admission:
@@ -51,7 +48,7 @@ class Admission:
     def refuse(self, store: Store, proposed_bytes: int, data: bytes) -> FailureCode | None:
         """Why this command is not let in, if it is not; asked only when not `is_open`."""
         is_room_left = store.logical_bytes + proposed_bytes <= self._quota_bytes
-        if is_room_left and data[1] != _ONCE_TAG:
+        if is_room_left and not is_once(data):
             return None
         command = decode_command(data)
         if isinstance(command, Once) and self._is_once_refused(store, command):

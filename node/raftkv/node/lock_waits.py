@@ -17,11 +17,10 @@ Owned by `raftkv.node.requests`; holds no clock.
 """
 
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 
-from raftkv.kv.commands import LeaveLock, encode_command
+from raftkv.kv.commands import LeaveLock, encode_command, is_once
 from raftkv.kv.outcomes import LockGrant, LockHeld, LockQueued, LockReleased
 from raftkv.kv.records import Lock
 from raftkv.node.events import Answer, LockRequest
@@ -31,7 +30,6 @@ _NOT_LEFT = Failure(
     FailureCode.UNKNOWN,
     "the wait is over, but the queue could not be left: the lock may still come",
 )
-_ONCE_TAG: Final = 24
 
 Place = tuple[bytes, int]  # a lock and a ticket in its queue
 
@@ -71,8 +69,7 @@ class LockWaits:
 
     def ask(self, request: LockRequest) -> Callable[[Answer], None]:
         """A client asks; to be called with what came of its command."""
-        is_once = request.command[1:2] == bytes((_ONCE_TAG,))
-        wait = _Wait(request.id, request.name, request.wait_deadline, is_once)
+        wait = _Wait(request.id, request.name, request.wait_deadline, is_once(request.command))
         self._requests[request.id] = wait
         self._asking[request.name] = self._asking.get(request.name, 0) + 1
         return lambda answer: self._asked(wait, answer)
