@@ -52,6 +52,8 @@ class _Returned:
         self._by_id = None
 
     def take(self) -> list[ReadRequest]:
+        if not self._requests:
+            return []  # as in nearly every turn
         taken = self._requests if self._by_id is None else list(self._by_id.values())
         self.put([])
         return taken
