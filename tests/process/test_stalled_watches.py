@@ -3,10 +3,8 @@
 import asyncio
 import re
 import socket
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 import pytest
@@ -36,7 +34,9 @@ async def test_row_43_who_stands_still_among_a_thousand_watchers_is_cut_and_goes
 ) -> None:
     async with Cluster(tmp_path) as cluster, AsyncExitStack() as stack:
         leader = await cluster.wait_leader()
-        stalled = [await stack.enter_async_context(Stalled(leader)) for _ in range(STALLED)]
+        stalled = [stack.enter_context(closing(Stalled(leader))) for _ in range(STALLED)]
+        for reader in stalled:
+            await reader.begin()
         assert await metric(leader, "raftkv_watchers") == STALLED
         async with asyncio.TaskGroup() as group:
             telling = group.create_task(
@@ -66,7 +66,7 @@ class Stalled:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         self._socket.setblocking(False)
 
-    async def __aenter__(self) -> Self:
+    async def begin(self) -> None:
         loop = asyncio.get_running_loop()
         await loop.sock_connect(self._socket, ("127.0.0.1", self._port))
         request = b"GET /v1/watch?prefix=stalled/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -76,14 +76,8 @@ class Stalled:
             piece = await loop.sock_recv(self._socket, 1024)
             assert piece, head
             head += piece
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._socket.close()
 
     async def until_cut(self) -> list[int]:
